@@ -1,0 +1,41 @@
+/* file.h: whole files in, and files that appear under their final name only when they are complete. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include "base/status.h"
+
+/* Whole file into *data [*len + 1], terminated by a 0 that *len does not count; the caller frees. */
+mp_status file_read(const char *path, char **data, size_t *len, mp_error *err);
+
+/* A regular file mapped read-only. An empty file maps to data = NULL, len = 0. */
+typedef struct file_map {
+    const uint8_t *data;
+    size_t len;
+    int fd;
+} file_map;
+
+#define FILE_MAP_NONE ((file_map){.fd = -1})
+mp_status file_map_open(const char *path, file_map *out, mp_error *err);
+void file_map_close(file_map *map);
+
+/* A file being written beside its final name, as "PATH.tmp-PID". One of commit or abort ends it; a signal handler
+ * may call file_atomic_unlink_all() to remove what is unfinished. */
+typedef struct file_atomic file_atomic;
+mp_status file_atomic_open(const char *path, bool replace, file_atomic **out, mp_error *err);
+mp_status file_atomic_write(file_atomic *file, const void *data, size_t len, mp_error *err);
+/* Overwrites bytes that were written before. */
+mp_status file_atomic_write_at(file_atomic *file, uint64_t offset, const void *data, size_t len, mp_error *err);
+uint64_t file_atomic_size(const file_atomic *file);
+/* The temporary file's name while it is open. */
+const char *file_atomic_path(const file_atomic *file);
+/* Flushes so that the temporary file can be read back under file_atomic_path(). */
+mp_status file_atomic_flush(file_atomic *file, mp_error *err);
+/* Flush, fsync, rename, fsync the directory. Frees `file` whether it succeeds or not. */
+mp_status file_atomic_commit(file_atomic *file, mp_error *err);
+void file_atomic_abort(file_atomic *file); /* NULL is fine */
+void file_atomic_unlink_all(void);         /* async-signal-safe */
+
+/* Lower-case hex SHA-256 of data [len]. */
+void sha256_hex(const void *data, size_t len, char out[65]);
+
+#endif

@@ -1,0 +1,24 @@
+/* pool.h: a fixed set of threads that run one job at a time.
+ *
+ * The thread that made the pool is its thread 0 and works too; only it may submit. Between jobs workers spin for a
+ * moment, then sleep. Which thread takes an item is open, so an item's result must depend on the item alone: then the
+ * number of threads cannot change any result. */
+#ifndef BASE_POOL_H
+#define BASE_POOL_H
+
+#include "base/status.h"
+
+typedef struct pool pool;
+
+typedef void (*pool_item_fn)(void *arg, size_t item, unsigned thread);
+
+/* threads = 0: pool_default_threads(). */
+mp_status pool_new(unsigned threads, pool **out, mp_error *err);
+void pool_free(pool *p);
+unsigned pool_threads(const pool *p);
+/* Runs fn for every item in [0, n), handed out in order; returns when all are done. No allocation. */
+void pool_for(pool *p, size_t n, pool_item_fn fn, void *arg);
+/* Physical cores this process may use, within its affinity mask and the cgroup's quota; at least 1. */
+unsigned pool_default_threads(void);
+
+#endif

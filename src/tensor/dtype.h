@@ -1,0 +1,48 @@
+/* dtype.h: storage types of weights, by the numbers GGUF gives them, and their conversion to and from F32.
+ *
+ * A row is a whole number of blocks; blocks are laid out bit for bit as in ggml (block_q8_0, block_q4_0, block_q4_K,
+ * block_q6_K), little-endian. Rows may begin at any byte address. */
+#ifndef TENSOR_DTYPE_H
+#define TENSOR_DTYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum dtype {
+    DTYPE_F32 = 0,
+    DTYPE_F16 = 1,
+    DTYPE_Q4_0 = 2,
+    DTYPE_Q8_0 = 8,
+    DTYPE_Q4_K = 12,
+    DTYPE_Q6_K = 14,
+    DTYPE_BF16 = 30,
+    DTYPE_NONE = -1,
+} dtype;
+
+typedef struct dtype_traits {
+    dtype type;
+    const char *name;     /* "Q8_0" */
+    uint32_t block;       /* elements of a block */
+    uint32_t block_bytes;
+    bool quantized;       /* products take activations quantized by kernels.h; else F32 */
+    float max_rel_rmse;   /* of a quantized normal vector: the one error bound of this format, used by the tests */
+} dtype_traits;
+
+/* NULL for a type that is not supported. */
+const dtype_traits *dtype_get(int type);
+dtype dtype_by_name(const char *name); /* any case; DTYPE_NONE */
+const char *dtype_list(void);          /* "F32, F16, ...", for messages */
+/* 0 where the type is unknown, n is not whole blocks, or the product overflows. */
+size_t dtype_row_bytes(int type, uint64_t n);
+
+void dtype_to_f32(dtype type, const void *row, float *out, size_t n);
+/* Round to nearest; the K types search scales and minima for the least squared error. n: whole blocks. */
+void dtype_from_f32(dtype type, const float *row, void *out, size_t n);
+
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f);
+float bf16_to_f32(uint16_t h);
+uint16_t f32_to_bf16(float f);
+
+#endif
