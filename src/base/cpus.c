@@ -1,0 +1,161 @@
+#include "base/cpus.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CPUS_MOST (1u << 16) /* larger than any kernel's NR_CPUS */
+
+cpus_mask cpus_affinity(void)
+{
+    for (unsigned n = CPU_SETSIZE; n <= CPUS_MOST; n *= 2) { /* a mask shorter than the kernel's is refused */
+        cpus_mask mask = {.set = CPU_ALLOC(n), .bytes = CPU_ALLOC_SIZE(n)};
+        if (!mask.set) break;
+        CPU_ZERO_S(mask.bytes, mask.set);
+        if (sched_getaffinity(0, mask.bytes, mask.set) == 0) return mask;
+        cpus_clear(&mask);
+    }
+    return (cpus_mask){0};
+}
+
+void cpus_clear(cpus_mask *mask)
+{
+    if (mask->set) CPU_FREE(mask->set);
+    *mask = (cpus_mask){0};
+}
+
+unsigned cpus_logical(const cpus_mask *mask)
+{
+    long n = mask->set ? CPU_COUNT_S(mask->bytes, mask->set) : sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (unsigned)n : 1;
+}
+
+/* First line of a small file of /sys or /proc. */
+static bool read_line(const char *path, char *line, int cap)
+{
+    FILE *f = fopen(path, "re");
+    if (!f) return false;
+    bool ok = fgets(line, cap, f) != NULL;
+    fclose(f);
+    return ok;
+}
+
+/* The lowest hardware thread on the core of `cpu`: the same number for all that share the core, and, unlike core_id,
+ * different for cores of different packages and dies. */
+static unsigned first_sibling(const char *root, unsigned cpu)
+{
+    static const char *const names[] = {"core_cpus_list", "thread_siblings_list"}; /* since Linux 5.3; before */
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[512], line[256];
+        unsigned first;
+        snprintf(path, sizeof path, "%s/sys/devices/system/cpu/cpu%u/topology/%s", root, cpu, names[i]);
+        if (read_line(path, line, sizeof line) && sscanf(line, "%u", &first) == 1 && first < CPUS_MOST) return first;
+    }
+    return cpu;
+}
+
+unsigned cpus_cores(const char *root, const cpus_mask *mask)
+{
+    unsigned cores = 0;
+    unsigned char *seen = mask->set ? calloc(CPUS_MOST, 1) : NULL;
+    if (!seen) return cpus_logical(mask);
+    for (unsigned cpu = 0; cpu < mask->bytes * 8 && cpu < CPUS_MOST; cpu++) {
+        if (!CPU_ISSET_S(cpu, mask->bytes, mask->set)) continue;
+        unsigned core = first_sibling(root, cpu);
+        cores += !seen[core];
+        seen[core] = 1;
+    }
+    free(seen);
+    return cores ? cores : 1;
+}
+
+/* Rounded down: a thread more than the quota makes the kernel stop all of them for the rest of each period. */
+static unsigned whole_cpus(long long quota, long long period)
+{
+    if (quota <= 0 || period <= 0) return 0;
+    long long n = quota / period;
+    return n < 1 ? 1 : n > CPUS_MOST ? CPUS_MOST : (unsigned)n;
+}
+
+static unsigned quota_v2(const char *directory)
+{
+    char path[1200], line[128];
+    long long quota, period;
+    snprintf(path, sizeof path, "%s/cpu.max", directory);
+    if (!read_line(path, line, sizeof line)) return 0;
+    return sscanf(line, "%lld %lld", &quota, &period) == 2 ? whole_cpus(quota, period) : 0; /* or "max 100000" */
+}
+
+static unsigned quota_v1(const char *directory)
+{
+    char path[1200], line[128];
+    long long quota, period;
+    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", directory);
+    if (!read_line(path, line, sizeof line) || sscanf(line, "%lld", &quota) != 1) return 0;
+    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", directory);
+    if (!read_line(path, line, sizeof line) || sscanf(line, "%lld", &period) != 1) return 0;
+    return whole_cpus(quota, period);
+}
+
+/* Tightest quota over `group` and its ancestors. A container may see the path of its host here, below a mount that
+ * begins at the container's own group: directories that do not exist set no limit, and the mount's top is asked last.
+ */
+static unsigned tightest(const char *mount, const char *group, unsigned (*quota_of)(const char *))
+{
+    char directory[1024];
+    unsigned least = 0;
+    if (snprintf(directory, sizeof directory, "%s%s", mount, group) >= (int)sizeof directory) return 0;
+    for (;;) {
+        unsigned n = quota_of(directory);
+        if (n && (!least || n < least)) least = n;
+        char *slash = strrchr(directory + strlen(mount), '/');
+        if (!slash) return least;
+        *slash = 0;
+    }
+}
+
+/* "cpu" as a word of a comma-separated list of controllers. */
+static bool has_cpu(const char *controllers, size_t len)
+{
+    for (size_t i = 0, end; i < len; i = end + 1) {
+        for (end = i; end < len && controllers[end] != ','; end++) {
+        }
+        if (end - i == 3 && !memcmp(controllers + i, "cpu", 3)) return true;
+    }
+    return false;
+}
+
+/* `line` of /proc/self/cgroup: "ID:CONTROLLERS:/GROUP", with ID 0 and no controllers for v2. */
+static unsigned quota_of_line(const char *root, char *line)
+{
+    line[strcspn(line, "\n")] = 0;
+    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!group) return 0;
+    controllers++;
+    size_t len = (size_t)(group++ - controllers);
+    char mount[256];
+    if (len == 0) {
+        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup", root);
+        return tightest(mount, group, quota_v2);
+    }
+    if (!has_cpu(controllers, len)) return 0;
+    snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/%.*s", root, (int)len, controllers);
+    if (access(mount, F_OK) != 0) snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/cpu", root);
+    return tightest(mount, group, quota_v1);
+}
+
+unsigned cpus_quota(const char *root)
+{
+    char path[256], line[1024];
+    unsigned least = 0;
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f)) {
+        unsigned n = quota_of_line(root, line);
+        if (n && (!least || n < least)) least = n;
+    }
+    fclose(f);
+    return least;
+}
