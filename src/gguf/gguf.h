@@ -41,14 +41,19 @@ typedef struct gguf_tensor {
     uint64_t offset; /* of the data, from the beginning of that file */
 } gguf_tensor;
 
-/* Bytes of a row of n elements of a file's tensor type, or 0 where the type is unknown or n is not whole blocks. */
-typedef size_t (*gguf_row_bytes_fn)(int dtype, uint64_t n);
+/* What the caller knows of tensor types: gguf.c itself knows their names only. As in
+ * `&(gguf_types){dtype_row_bytes, dtype_list()}`. */
+typedef struct gguf_types {
+    /* bytes of a row of n elements, or 0 where the type is unknown, n is not whole blocks or the product overflows */
+    size_t (*row_bytes)(int dtype, uint64_t n);
+    const char *supported; /* "F32, F16, ...", for the message that refuses a type */
+} gguf_types;
 
 /* ---- reading ---- */
 
-mp_status gguf_open(const char *path, gguf_row_bytes_fn row_bytes, gguf **out, mp_error *err);
+mp_status gguf_open(const char *path, const gguf_types *types, gguf **out, mp_error *err);
 /* The same over memory, which must outlive the result (fuzzing, tests). No split files. */
-mp_status gguf_open_memory(const void *data, size_t len, gguf_row_bytes_fn row_bytes, gguf **out, mp_error *err);
+mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types, gguf **out, mp_error *err);
 void gguf_close(gguf *g);
 
 const char *gguf_path(const gguf *g);
