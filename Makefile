@@ -192,10 +192,11 @@ lint:
 	@scripts/run-tests.sh scripts/lint.sh
 
 tidy: $(TIDY_OK)
-$(B)/tidy/%.ok: %.c .clang-tidy $(HEADERS)
+$(B)/tidy/%.ok: %.c .clang-tidy scripts/tidy.h $(HEADERS)
 	@mkdir -p $(@D)
 	$(call say,TIDY)
-	$(Q)clang-tidy --quiet $< -- $(ALL_CPPFLAGS) $(STD) $(WARN) $(ISA) 2>$(@:.ok=.log) \
+	$(Q)clang-tidy --quiet $< -- $(ALL_CPPFLAGS) $(STD) $(WARN) $(ISA) \
+		$(if $(filter src/base/status.c,$<),,-include scripts/tidy.h) 2>$(@:.ok=.log) \
 		|| { cat $(@:.ok=.log); exit 1; }
 	@touch $@
 $(B)/tidy/src/tensor/%_avx2.ok: ISA = $(ISA_AVX2)
