@@ -1,0 +1,55 @@
+#include "cli/interrupt.h"
+
+#include <signal.h>
+#include <stddef.h>
+
+#include "base/file.h"
+
+static volatile sig_atomic_t seen;
+
+/* Ends by the same signal, so that the parent (a shell's loop, make) sees why. */
+static void die(int number)
+{
+    file_atomic_unlink_all();
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void note(int number)
+{
+    if (seen) die(number);
+    seen = 1;
+}
+
+/* Without SA_RESTART: a read that waits for input ends when Ctrl-C is pressed. */
+static void handle(int number, void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler};
+    sigemptyset(&action.sa_mask);
+    sigaction(number, &action, NULL);
+}
+
+void interrupt_setup(void)
+{
+    handle(SIGINT, die);
+    handle(SIGTERM, die);
+    handle(SIGHUP, die);
+    handle(SIGPIPE, SIG_IGN);
+}
+
+void interrupt_catch(void)
+{
+    seen = 0;
+    handle(SIGINT, note);
+}
+
+void interrupt_release(void)
+{
+    seen = 0;
+    handle(SIGINT, die);
+}
+
+bool interrupt_seen(void)
+{
+    return seen != 0;
+}
