@@ -7,8 +7,8 @@
 const char *mp_status_text(mp_status status)
 {
     switch (status) {
-#define X(name, value, text)                                                                       \
-    case MP_##name:                                                                                \
+#define X(name, value, text)                                                                                           \
+    case MP_##name:                                                                                                    \
         return text;
         MP_STATUS_MAP(X)
 #undef X

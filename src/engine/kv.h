@@ -1,0 +1,47 @@
+/* kv.h: the paged key-value cache.
+ *
+ * A page holds KV_PAGE positions of every layer. Pages are handed out from one pool as sequences grow and come back
+ * when they are cut; all memory is planned. Within a page, layer by layer: KV_PAGE keys [kv_dim], then as many values.
+ * One thread at a time, except kv_key/kv_value, which many may call. */
+#ifndef ENGINE_KV_H
+#define ENGINE_KV_H
+
+#include "base/arena.h"
+
+#define KV_PAGE 64
+
+typedef struct kv_cache {
+    uint32_t n_layers, kv_dim, n_seqs, pages_per_seq, n_pages, n_free;
+    size_t element; /* bytes: 2 (F16) or 4 (F32) */
+    size_t page_bytes;
+    uint8_t *pages;      /* [n_pages, page_bytes] */
+    uint32_t *free_list; /* [n_pages], a stack */
+    uint32_t *table;     /* [n_seqs, pages_per_seq] */
+    uint32_t *len;       /* [n_seqs] positions held */
+} kv_cache;
+
+/* The fields above `pages` are set by the caller, except page_bytes. */
+void kv_layout(arena *a, kv_cache *kv);
+void kv_start(kv_cache *kv); /* after the arena has memory */
+/* Makes room for positions [0, len) of a sequence; MP_E_LIMIT leaves it as it was. */
+mp_status kv_grow(kv_cache *kv, uint32_t seq, uint32_t len, mp_error *err);
+void kv_truncate(kv_cache *kv, uint32_t seq, uint32_t len);
+
+static inline size_t kv_run_bytes(const kv_cache *kv)
+{
+    return (size_t)KV_PAGE * kv->kv_dim * kv->element;
+}
+
+/* Keys of the page's positions in one layer: [KV_PAGE, kv_dim]; the values follow. */
+static inline uint8_t *kv_page_keys(const kv_cache *kv, uint32_t seq, uint32_t layer, uint32_t page)
+{
+    const size_t id = kv->table[(size_t)seq * kv->pages_per_seq + page];
+    return kv->pages + id * kv->page_bytes + (size_t)layer * 2 * kv_run_bytes(kv);
+}
+
+static inline uint8_t *kv_page_values(const kv_cache *kv, uint32_t seq, uint32_t layer, uint32_t page)
+{
+    return kv_page_keys(kv, seq, layer, page) + kv_run_bytes(kv);
+}
+
+#endif

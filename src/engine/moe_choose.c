@@ -1,0 +1,228 @@
+/* Which sub-experts a token runs: the trained router picks k0 experts as always, the gate scores their sub-experts, the
+ * rung selects. A choice depends on its token alone. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/moe_exec.h"
+
+#define TOKENS_PER_ITEM 8
+
+typedef struct choose_job {
+    moe_exec *m;
+    const moe_layer *layer;
+    const acts *in;
+    const uint32_t *points;
+    size_t tokens;
+    void (*token)(const struct choose_job *job, size_t t, unsigned thread);
+} choose_job;
+
+static void choose_item(void *arg, size_t item, unsigned thread)
+{
+    const choose_job *j = arg;
+    const size_t end = (item + 1) * TOKENS_PER_ITEM < j->tokens ? (item + 1) * TOKENS_PER_ITEM : j->tokens;
+    for (size_t t = item * TOKENS_PER_ITEM; t < end; t++) j->token(j, t, thread);
+}
+
+static void for_tokens(choose_job *job)
+{
+    pool_for(job->m->x->pool, (job->tokens + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM, choose_item, job);
+}
+
+/* ---- router ---- */
+
+static void route_token(const choose_job *j, size_t t, unsigned thread)
+{
+    (void)thread;
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    float *p = m->router + t * s->n_experts, *mix = m->mix + t * s->n_used, sum = 0;
+    uint32_t *experts = m->experts + t * s->n_used;
+    m->x->k->softmax(p, s->n_experts);
+    for (uint32_t i = 0; i < s->n_used; i++) {
+        uint32_t best = 0;
+        for (uint32_t e = 1; e < s->n_experts; e++)
+            if (p[e] > p[best]) best = e;
+        experts[i] = best;
+        mix[i] = p[best];
+        sum += p[best];
+        p[best] = -1; /* below any probability */
+    }
+    if (s->renormalise)
+        for (uint32_t i = 0; i < s->n_used; i++) mix[i] /= sum;
+}
+
+void moe_exec_route(moe_exec *m, const moe_layer *layer, const acts *in, size_t tokens)
+{
+    linear(m->x, &layer->w.router, in, tokens, m->router, m->shape.n_experts, m->ptrs);
+    for_tokens(&(choose_job){.m = m, .layer = layer, .tokens = tokens, .token = route_token});
+}
+
+/* ---- gates ---- */
+
+static void score_linear(const choose_job *j, size_t i, unsigned thread)
+{
+    (void)thread;
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const size_t t = m->gated[i];
+    float *scores = m->scores + t * moe_full_budget(s);
+    for (uint32_t k = 0; k < s->n_used; k++)
+        for (uint32_t n = 0; n < s->n_parts; n++) scores[k * s->n_parts + n] = logf(m->mix[t * s->n_used + k]);
+}
+
+static void score_probe(const choose_job *j, size_t i, unsigned thread)
+{
+    (void)thread;
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const moe_weights *w = &j->layer->w;
+    const size_t t = m->gated[i];
+    const void *in = acts_for(w->probe_in.data ? &m->z_acts : &m->gate_in, &w->probe)[i];
+    for (uint32_t k = 0; k < s->n_used; k++) {
+        const uint32_t first = m->experts[t * s->n_used + k] * s->n_parts;
+        const float log_mix = logf(m->mix[t * s->n_used + k]);
+        float *scores = m->scores + t * moe_full_budget(s) + (size_t)k * s->n_parts;
+        m->x->k->rows_dot(w->probe.type, w->probe.cols, tensor_row(&w->probe, 0, first), w->probe.row_bytes, s->n_parts,
+                          &in, &scores, 1);
+        for (uint32_t n = 0; n < s->n_parts; n++) scores[n] += w->probe_bias[first + n] + log_mix;
+    }
+}
+
+/* Mean |a| over the first r neurons of a set; the activations are kept for when it runs. */
+static void score_proxy(const choose_job *j, size_t i, unsigned thread)
+{
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const tensor *w = &j->layer->w.gate_up;
+    const uint32_t r = j->layer->proxy_neurons;
+    const size_t t = m->gated[i];
+    const void *in = acts_for(&m->gate_in, w)[i];
+    float *up = m->proxy_up + (size_t)thread * r;
+    for (uint32_t slot = 0; slot < moe_full_budget(s); slot++) {
+        const size_t at = t * moe_full_budget(s) + slot;
+        const uint32_t k = slot / s->n_parts, sub = m->experts[t * s->n_used + k] * s->n_parts + slot % s->n_parts;
+        float *a = m->proxy + at * r, sum = 0;
+        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, 0), w->row_bytes, r, &in, &a, 1);
+        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, s->part_width), w->row_bytes, r, &in, &up, 1);
+        m->x->k->swiglu(a, up, a, r);
+        for (uint32_t n = 0; n < r; n++) sum += fabsf(a[n]);
+        m->scores[at] = logf(sum / (float)r) + logf(m->mix[t * s->n_used + k]);
+    }
+}
+
+/* Gathers the activations of the tokens that need a gate; returns how many. */
+static size_t gather_gated(moe_exec *m, const acts *in, const uint32_t *points, size_t tokens)
+{
+    size_t n = 0;
+    for (size_t t = 0; t < tokens; t++) {
+        if (points[t] == 0) continue;
+        m->gated[n] = (uint32_t)t;
+        m->gate_in.f32[n] = in->f32[t];
+        m->gate_in.quant[n] = in->quant[t];
+        n++;
+    }
+    return n;
+}
+
+void moe_exec_score(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens)
+{
+    const size_t n = gather_gated(m, in, points, tokens);
+    const moe_weights *w = &layer->w;
+    choose_job job = {.m = m, .layer = layer, .in = in, .tokens = n, .token = score_linear};
+    if (n == 0) return;
+    if (layer->gate == MP_GATE_PROXY) job.token = score_proxy;
+    if (layer->gate == MP_GATE_PROBE) {
+        job.token = score_probe;
+        if (w->probe_in.data) {
+            m->z_acts.n = w->probe_in.rows;
+            linear(m->x, &w->probe_in, &m->gate_in, n, m->z, w->probe_in.rows, m->ptrs);
+            acts_set(m->x, &m->z_acts, m->z, n, tensor_is_quantized(&w->probe));
+        }
+    }
+    for_tokens(&job);
+}
+
+/* ---- selection ---- */
+
+/* Orders by score, best first, then by slot: the float's bits made monotone, inverted, over the slot. */
+static uint64_t sort_key(float score, uint32_t slot)
+{
+    uint32_t bits;
+    memcpy(&bits, &score, sizeof bits);
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)~bits << 32 | slot;
+}
+
+/* Moves the k smallest keys to the front, k >= 1 (Hoare's quickselect; keys are distinct). */
+static void select_smallest(uint64_t *keys, ptrdiff_t n, ptrdiff_t k)
+{
+    ptrdiff_t low = 0, high = n - 1;
+    while (low < high) {
+        const uint64_t pivot = keys[low + (high - low) / 2];
+        ptrdiff_t i = low, j = high;
+        while (i <= j) {
+            while (keys[i] < pivot) i++;
+            while (keys[j] > pivot) j--;
+            if (i > j) break;
+            const uint64_t swap = keys[i];
+            keys[i++] = keys[j];
+            keys[j--] = swap;
+        }
+        if (k - 1 <= j)
+            high = j;
+        else if (k - 1 >= i)
+            low = i;
+        else
+            return;
+    }
+}
+
+/* Marks the `count` best slots in keep [full]. */
+static void keep_best(const float *scores, uint32_t full, uint32_t count, uint64_t *keys, uint8_t *keep)
+{
+    for (uint32_t i = 0; i < full; i++) keys[i] = sort_key(scores[i], i);
+    select_smallest(keys, full, count);
+    memset(keep, 0, full);
+    for (uint32_t i = 0; i < count; i++) keep[(uint32_t)keys[i]] = 1;
+}
+
+static void mark(const choose_job *j, size_t t, uint64_t *keys, uint8_t *keep)
+{
+    const moe_exec *m = j->m;
+    const uint32_t full = moe_full_budget(&m->shape);
+    const moe_rung *rung = &j->layer->rungs[j->points[t]];
+    const float *scores = m->scores + t * full;
+    if (j->points[t] == 0) {
+        memset(keep, 1, full);
+    } else if (j->layer->select == MP_SELECT_TOPK) {
+        keep_best(scores, full, rung->top, keys, keep);
+    } else {
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < full; i++) count += keep[i] = scores[i] >= rung->log_tau;
+        if (count < rung->at_least) keep_best(scores, full, rung->at_least, keys, keep);
+    }
+}
+
+static void select_token(const choose_job *j, size_t t, unsigned thread)
+{
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const uint32_t full = moe_full_budget(s), *experts = m->experts + t * s->n_used;
+    uint32_t *run = m->run + t * full, n = 0, done = 0;
+    uint8_t *keep = m->keep + (size_t)thread * full;
+    mark(j, t, m->sort + (size_t)thread * full, keep);
+    for (uint32_t i = 0; i < s->n_used; i++) { /* experts ascending: each time the smallest not yet done */
+        uint32_t slot = UINT32_MAX;
+        for (uint32_t k = 0; k < s->n_used; k++)
+            if (experts[k] >= done && (slot == UINT32_MAX || experts[k] < experts[slot])) slot = k;
+        for (uint32_t p = 0; p < s->n_parts; p++)
+            if (keep[slot * s->n_parts + p]) run[n++] = slot * s->n_parts + p;
+        done = experts[slot] + 1;
+    }
+    m->n_run[t] = n;
+}
+
+void moe_exec_select(moe_exec *m, const moe_layer *layer, const uint32_t *points, size_t tokens)
+{
+    for_tokens(&(choose_job){.m = m, .layer = layer, .points = points, .tokens = tokens, .token = select_token});
+}

@@ -1,0 +1,250 @@
+/* The expert work itself: pairs (sub-expert, token) are grouped so that a sub-expert's weights are read once for all
+ * its tokens. Work items are row blocks (gate/up, whole down) or runs of outputs (transposed down), never parts of a
+ * sum. */
+#include "engine/moe_exec.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+
+#define HIDDEN_ROWS 32
+
+static size_t max_pairs(const moe_exec *m)
+{
+    return m->cap * moe_full_budget(&m->shape);
+}
+
+void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_neurons)
+{
+    const moe_shape *s = &m->shape;
+    const size_t cap = m->cap, threads = m->threads, full = moe_full_budget(s),
+                 subs = (size_t)s->n_parts * s->n_experts;
+    m->router = arena_take(a, cap * s->n_experts, sizeof *m->router);
+    m->experts = arena_take(a, cap * s->n_used, sizeof *m->experts);
+    m->mix = arena_take(a, cap * s->n_used, sizeof *m->mix);
+    m->scores = arena_take(a, cap * full, sizeof *m->scores);
+    m->proxy = arena_take(a, cap * full, proxy_neurons * sizeof *m->proxy);
+    m->z = arena_take(a, cap, max_rank * sizeof *m->z);
+    acts_layout(a, &m->gate_in, 0, cap);
+    acts_layout(a, &m->z_acts, max_rank, cap);
+    m->gated = arena_take(a, cap, sizeof *m->gated);
+    m->proxy_up = arena_take(a, threads, proxy_neurons * sizeof *m->proxy_up);
+    m->keep = arena_take(a, threads, full);
+    m->sort = arena_take(a, threads * full, sizeof *m->sort);
+    m->n_run = arena_take(a, cap, sizeof *m->n_run);
+    m->run = arena_take(a, cap * full, sizeof *m->run);
+    m->group_start = arena_take(a, subs + 1, sizeof *m->group_start);
+    m->active = arena_take(a, subs, sizeof *m->active);
+    m->pair_token = arena_take(a, max_pairs(m), sizeof *m->pair_token);
+    m->pair_run = arena_take(a, max_pairs(m), sizeof *m->pair_run);
+    m->hidden = arena_take(a, max_pairs(m), s->part_width * sizeof *m->hidden);
+    m->up = arena_take(a, max_pairs(m), s->part_width * sizeof *m->up);
+    m->ptrs = arena_take(a, threads * 4 * cap, sizeof *m->ptrs);
+    if (s->tile) return;
+    acts_layout(a, &m->hidden_acts, s->width, max_pairs(m));
+    m->down_tmp = arena_take(a, threads * cap, MOE_DOWN_ROWS * sizeof *m->down_tmp);
+}
+
+bool moe_wants_quantized(const moe_layer *layer)
+{
+    const moe_weights *w = &layer->w;
+    return tensor_is_quantized(&w->gate) || tensor_is_quantized(&w->gate_up) || tensor_is_quantized(&w->probe_in) ||
+           (!w->probe_in.data && tensor_is_quantized(&w->probe));
+}
+
+/* Counting sort by sub-expert; token order is kept. */
+static void group_pairs(moe_exec *m, size_t tokens)
+{
+    const moe_shape *s = &m->shape;
+    const uint32_t full = moe_full_budget(s), subs = s->n_parts * s->n_experts;
+    size_t *start = m->group_start;
+    memset(start, 0, (subs + 1) * sizeof *start);
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t t = 0; t < tokens; t++)
+            for (uint32_t i = 0; i < m->n_run[t]; i++) {
+                const uint32_t run = m->run[t * full + i];
+                const uint32_t sub = m->experts[t * s->n_used + run / s->n_parts] * s->n_parts + run % s->n_parts;
+                if (pass == 0) {
+                    start[sub + 1]++;
+                } else {
+                    m->pair_token[start[sub]] = (uint32_t)t;
+                    m->pair_run[start[sub]++] = run;
+                }
+            }
+        if (pass == 0)
+            for (uint32_t i = 0; i < subs; i++) start[i + 1] += start[i];
+    }
+    memmove(start + 1, start, subs * sizeof *start); /* filling moved every start to its end */
+    start[0] = 0;
+    m->n_active = 0;
+    for (uint32_t i = 0; i < subs; i++)
+        if (start[i + 1] > start[i]) m->active[m->n_active++] = i;
+}
+
+typedef struct apply_job {
+    moe_exec *m;
+    const moe_layer *layer;
+    const acts *in;
+    const uint32_t *points;
+    size_t tokens, ranges; /* ranges: of tokens, for the down product */
+    uint32_t blocks;       /* of hidden rows */
+    float *y;
+} apply_job;
+
+/* ---- gate, up, SwiGLU ---- */
+
+/* The proxy gate has computed the first r neurons of this group already, unless one of its tokens runs at full. */
+static uint32_t reuse_proxies(const apply_job *j, size_t begin, size_t end)
+{
+    const moe_exec *m = j->m;
+    const uint32_t r = j->layer->proxy_neurons, full = moe_full_budget(&m->shape), width = m->shape.part_width;
+    if (j->layer->gate != MP_GATE_PROXY || r > HIDDEN_ROWS) return 0;
+    for (size_t i = begin; i < end; i++)
+        if (j->points[m->pair_token[i]] == 0) return 0;
+    for (size_t i = begin; i < end; i++) {
+        const float *a = m->proxy + ((size_t)m->pair_token[i] * full + m->pair_run[i]) * r;
+        memcpy(m->hidden + i * width, a, r * sizeof *a);
+    }
+    return r;
+}
+
+static void scale_rows(const apply_job *j, size_t begin, size_t end, uint32_t row, uint32_t rows)
+{
+    const moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    for (size_t i = begin; i < end; i++) {
+        const uint32_t t = m->pair_token[i], k = m->pair_run[i] / s->n_parts;
+        const float scale = m->mix[(size_t)t * s->n_used + k] * j->layer->rungs[j->points[t]].gain;
+        float *h = m->hidden + i * s->part_width + row;
+        for (uint32_t r = 0; r < rows; r++) h[r] *= scale;
+    }
+}
+
+static void hidden_item(void *arg, size_t item, unsigned thread)
+{
+    const apply_job *j = arg;
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const moe_weights *w = &j->layer->w;
+    const kernels *k = m->x->k;
+    const uint32_t sub = m->active[item / j->blocks], first = (uint32_t)(item % j->blocks) * HIDDEN_ROWS;
+    const uint32_t end = first + HIDDEN_ROWS < s->part_width ? first + HIDDEN_ROWS : s->part_width;
+    const size_t begin = m->group_start[sub], stop = m->group_start[sub + 1], n = stop - begin;
+    const tensor *gate = s->tile ? &w->gate_up : &w->gate, *up = s->tile ? &w->gate_up : &w->up;
+    const uint32_t row = first + (first == 0 ? reuse_proxies(j, begin, stop) : 0),
+                   up_row = s->tile ? s->part_width + row : row;
+    float **out = m->ptrs + (size_t)thread * 4 * m->cap, **up_out = out + m->cap;
+    const void **in = (const void **)(out + 2 * m->cap);
+    for (size_t i = 0; i < n; i++) {
+        in[i] = acts_for(j->in, gate)[m->pair_token[begin + i]];
+        out[i] = m->hidden + (begin + i) * s->part_width + row;
+        up_out[i] = m->up + (begin + i) * s->part_width + row;
+    }
+    k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n);
+    k->rows_dot(up->type, s->d, tensor_row(up, sub, up_row), up->row_bytes, end - row, in, up_out, n);
+    for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
+    scale_rows(j, begin, stop, first, end - first);
+}
+
+/* ---- down, transposed and tiled ---- */
+
+static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t token)
+{
+    while (begin < end) {
+        const size_t mid = begin + (end - begin) / 2;
+        if (m->pair_token[mid] < token)
+            begin = mid + 1;
+        else
+            end = mid;
+    }
+    return begin;
+}
+
+/* One run of W outputs for one range of tokens. */
+static void down_tile_item(void *arg, size_t item, unsigned thread)
+{
+    const apply_job *j = arg;
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const tensor *w = &j->layer->w.down_t;
+    const size_t tile = item / j->ranges, range = item % j->ranges;
+    const size_t t0 = j->tokens * range / j->ranges, t1 = j->tokens * (range + 1) / j->ranges;
+    float **y = m->ptrs + (size_t)thread * 4 * m->cap;
+    const float **a = (const float **)(y + m->cap);
+    for (size_t t = t0; t < t1; t++) memset(j->y + t * s->d + tile * s->tile, 0, s->tile * sizeof *j->y);
+    for (size_t g = 0; g < m->n_active; g++) {
+        const uint32_t sub = m->active[g];
+        size_t begin = m->group_start[sub], end = m->group_start[sub + 1];
+        if (j->ranges > 1) {
+            begin = first_pair_of(m, begin, end, t0);
+            end = first_pair_of(m, begin, end, t1);
+            if (begin == end) continue;
+        }
+        for (size_t i = begin; i < end; i++) {
+            a[i - begin] = m->hidden + i * s->part_width;
+            y[i - begin] = j->y + m->pair_token[i] * (size_t)s->d + tile * s->tile;
+        }
+        m->x->k->rows_accumulate(w->type, s->tile, tensor_row(w, sub, (uint32_t)tile * s->part_width), w->row_bytes,
+                                 s->part_width, a, y, end - begin);
+    }
+}
+
+/* ---- down, whole experts ---- */
+
+static void down_rows_item(void *arg, size_t item, unsigned thread)
+{
+    const apply_job *j = arg;
+    moe_exec *m = j->m;
+    const moe_shape *s = &m->shape;
+    const tensor *w = &j->layer->w.down;
+    const uint32_t row = (uint32_t)item * MOE_DOWN_ROWS, left = s->d - row,
+                   rows = left < MOE_DOWN_ROWS ? left : MOE_DOWN_ROWS;
+    float **out = m->ptrs + (size_t)thread * 4 * m->cap, *tmp = m->down_tmp + (size_t)thread * m->cap * MOE_DOWN_ROWS;
+    for (size_t i = 0; i < m->cap && i < j->tokens; i++) out[i] = tmp + i * MOE_DOWN_ROWS;
+    for (size_t t = 0; t < j->tokens; t++) memset(j->y + t * s->d + row, 0, rows * sizeof *j->y);
+    for (size_t g = 0; g < m->n_active; g++) {
+        const uint32_t e = m->active[g];
+        const size_t begin = m->group_start[e], n = m->group_start[e + 1] - begin;
+        m->x->k->rows_dot(w->type, s->width, tensor_row(w, e, row), w->row_bytes, rows,
+                          acts_for(&m->hidden_acts, w) + begin, out, n);
+        for (size_t i = 0; i < n; i++) {
+            float *y = j->y + m->pair_token[begin + i] * (size_t)s->d + row;
+            for (uint32_t r = 0; r < rows; r++) y[r] += out[i][r];
+        }
+    }
+}
+
+void moe_exec_apply(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens,
+                    float *y)
+{
+    const moe_shape *s = &m->shape;
+    pool *p = m->x->pool;
+    apply_job job = {.m = m, .layer = layer, .in = in, .points = points, .tokens = tokens, .ranges = 1, .y = y};
+    group_pairs(m, tokens);
+    job.blocks = (s->part_width + HIDDEN_ROWS - 1) / HIDDEN_ROWS;
+    pool_for(p, m->n_active * job.blocks, hidden_item, &job);
+    if (s->tile) {
+        const size_t tiles = s->d / s->tile, wanted = 4 * (size_t)pool_threads(p);
+        if (tiles < wanted && tokens > 1) job.ranges = (wanted + tiles - 1) / tiles;
+        if (job.ranges > tokens) job.ranges = tokens;
+        if (pool_threads(p) == 1) job.ranges = 1;
+        pool_for(p, tiles * job.ranges, down_tile_item, &job);
+    } else {
+        acts_set(m->x, &m->hidden_acts, m->hidden, m->group_start[s->n_experts], tensor_is_quantized(&layer->w.down));
+        pool_for(p, (s->d + MOE_DOWN_ROWS - 1) / MOE_DOWN_ROWS, down_rows_item, &job);
+    }
+}
+
+void moe_exec_run(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens, float *y)
+{
+    const uint64_t start = clock_now_ns();
+    moe_exec_route(m, layer, in, tokens);
+    const uint64_t routed = clock_now_ns();
+    moe_exec_score(m, layer, in, points, tokens);
+    moe_exec_select(m, layer, points, tokens);
+    const uint64_t gated = clock_now_ns();
+    moe_exec_apply(m, layer, in, points, tokens, y);
+    m->router_ns += routed - start;
+    m->gate_ns += gated - routed;
+    m->experts_ns += clock_now_ns() - gated;
+}

@@ -1,0 +1,159 @@
+/* One step: check -> embed -> layers (attention, experts) -> head. The refactorer calls the same stages. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+
+/* ---- check ---- */
+
+static mp_status check_token(const mp_engine *e, const mp_batch_token *b, size_t i, mp_error *err)
+{
+    const mp_model *m = e->model;
+    if (b->token < 0 || (uint32_t)b->token >= m->hp.n_vocab)
+        return status_fail(err, MP_E_INVALID, "token %zu of the step: id %d is not in the vocabulary of %u", i,
+                           b->token, m->hp.n_vocab);
+    if (b->seq >= e->params.n_seqs)
+        return status_fail(err, MP_E_INVALID, "token %zu of the step: sequence %u, there are %u", i, b->seq,
+                           e->params.n_seqs);
+    if (b->point >= m->info.n_points)
+        return status_fail(err, MP_E_INVALID, "operating point %u does not exist: choose 0 to %u", b->point,
+                           m->info.n_points - 1);
+    if (b->pos != e->seq_len[b->seq])
+        return status_fail(err, MP_E_INVALID, "token %zu of the step: position %u, sequence %u continues at %u", i,
+                           b->pos, b->seq, e->seq_len[b->seq]);
+    if (b->pos >= e->params.n_ctx)
+        return status_fail(err, MP_E_LIMIT, "sequence %u is full: the context holds %u tokens", b->seq,
+                           e->params.n_ctx);
+    return MP_OK;
+}
+
+static mp_status check_batch(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
+{
+    size_t rows = 0;
+    if (n == 0 || n > e->params.n_batch)
+        return status_fail(err, MP_E_INVALID, "a step of %zu tokens: it may hold 1 to %u", n, e->params.n_batch);
+    memcpy(e->seq_len, e->kv.len, e->params.n_seqs * sizeof *e->seq_len);
+    for (size_t i = 0; i < n; i++) {
+        MP_TRY(check_token(e, &tokens[i], i, err));
+        e->seq_len[tokens[i].seq]++;
+        rows += tokens[i].logits;
+    }
+    if (rows > e->params.n_logits)
+        return status_fail(err, MP_E_INVALID, "logits of %zu tokens: a step may ask for %u", rows, e->params.n_logits);
+    return MP_OK;
+}
+
+mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
+{
+    MP_TRY(check_batch(e, tokens, n, err));
+    for (size_t i = 0; i < n; i++) {
+        mp_status status = kv_grow(&e->kv, tokens[i].seq, tokens[i].pos + 1, err);
+        if (status == MP_OK) continue;
+        while (i-- > 0) kv_truncate(&e->kv, tokens[i].seq, tokens[i].pos); /* a refused batch changes nothing */
+        return status;
+    }
+    e->n = n;
+    memcpy(e->batch, tokens, n * sizeof *tokens);
+    size_t row = 0;
+    for (size_t i = 0; i < n; i++) {
+        e->points[i] = tokens[i].point;
+        e->subs_run[i] = 0;
+        e->logit_row[i] = tokens[i].logits ? row++ : SIZE_MAX;
+    }
+    attention_set_positions(e);
+    return MP_OK;
+}
+
+/* ---- stages ---- */
+
+void engine_embed(mp_engine *e, float *h)
+{
+    const tensor *w = &e->model->embed;
+    for (size_t t = 0; t < e->n; t++)
+        dtype_to_f32(w->type, tensor_row(w, 0, (uint32_t)e->batch[t].token), h + t * w->cols, w->cols);
+}
+
+void engine_add(mp_engine *e, float *h, const float *delta)
+{
+    const size_t n = e->n * e->model->hp.n_embd;
+    for (size_t i = 0; i < n; i++) h[i] += delta[i];
+}
+
+void engine_moe_norm(mp_engine *e, uint32_t layer, const float *h, float *x)
+{
+    const hparams *hp = &e->model->hp;
+    const float *weight = (const float *)e->model->layers[layer].ffn_norm.data;
+    for (size_t t = 0; t < e->n; t++)
+        e->x.k->rms_norm(h + t * hp->n_embd, weight, hp->rms_eps, x + t * hp->n_embd, hp->n_embd);
+    acts_set(&e->x, &e->in_acts, x, e->n, moe_wants_quantized(&e->model->moe[layer]));
+}
+
+void engine_head(mp_engine *e, const float *h)
+{
+    const mp_model *m = e->model;
+    size_t rows = 0;
+    for (size_t t = 0; t < e->n; t++)
+        if (e->logit_row[t] != SIZE_MAX)
+            e->x.k->rms_norm(h + t * m->hp.n_embd, (const float *)m->output_norm.data, m->hp.rms_eps,
+                             e->norm + rows++ * m->hp.n_embd, m->hp.n_embd);
+    if (rows == 0) return;
+    acts_set(&e->x, &e->in_acts, e->norm, rows, tensor_is_quantized(&m->output));
+    linear(&e->x, &m->output, &e->in_acts, rows, e->logits, m->hp.n_vocab, e->moe.ptrs);
+}
+
+mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
+{
+    const uint64_t start = clock_now_ns();
+    MP_TRY(engine_begin(e, tokens, n, err));
+    engine_embed(e, e->h);
+    for (uint32_t l = 0; l < e->model->hp.n_layers; l++) {
+        const uint64_t before = clock_now_ns();
+        engine_attention(e, l, e->h);
+        e->times.attention_ns += clock_now_ns() - before;
+        engine_moe_norm(e, l, e->h, e->norm);
+        moe_exec_run(&e->moe, &e->model->moe[l], &e->in_acts, e->points, n, e->out);
+        engine_add(e, e->h, e->out);
+        for (size_t t = 0; t < n; t++) e->subs_run[t] += e->moe.n_run[t];
+    }
+    const uint64_t head = clock_now_ns();
+    engine_head(e, e->h);
+    const uint64_t end = clock_now_ns();
+    e->times.head_ns += end - head;
+    e->times.total_ns += end - start;
+    e->times.steps++;
+    e->times.tokens += n;
+    return MP_OK;
+}
+
+/* ---- queries ---- */
+
+const float *mp_engine_logits(const mp_engine *e, size_t i)
+{
+    if (i >= e->n || e->logit_row[i] == SIZE_MAX) return NULL;
+    return e->logits + e->logit_row[i] * e->model->hp.n_vocab;
+}
+
+double mp_engine_compute_share(const mp_engine *e, size_t i)
+{
+    if (i >= e->n) return 0;
+    return (double)e->subs_run[i] / ((double)moe_full_budget(&e->moe.shape) * e->model->hp.n_layers);
+}
+
+uint32_t mp_engine_seq_len(const mp_engine *e, uint32_t seq)
+{
+    return seq < e->params.n_seqs ? e->kv.len[seq] : 0;
+}
+
+void mp_engine_seq_truncate(mp_engine *e, uint32_t seq, uint32_t len)
+{
+    if (seq < e->params.n_seqs) kv_truncate(&e->kv, seq, len);
+}
+
+mp_timings mp_engine_timings(const mp_engine *e)
+{
+    mp_timings t = e->times;
+    t.router_ns = e->moe.router_ns;
+    t.gate_ns = e->moe.gate_ns;
+    t.experts_ns = e->moe.experts_ns;
+    return t;
+}

@@ -1,0 +1,82 @@
+/* moe.h: one mixture-of-experts layer as data: shape, weights, rungs. The engine runs it, the refactorer builds it. */
+#ifndef MODEL_MOE_H
+#define MODEL_MOE_H
+
+#include "moeprism.h"
+#include "tensor/dtype.h"
+
+/* A view of stored weights: `mats` matrices of `rows` rows of `cols` elements, cols fastest. */
+typedef struct tensor {
+    dtype type;
+    const uint8_t *data; /* NULL: absent */
+    uint32_t cols, rows, mats;
+    size_t row_bytes;
+} tensor;
+
+static inline const uint8_t *tensor_row(const tensor *t, uint32_t mat, uint32_t row)
+{
+    return t->data + ((size_t)mat * t->rows + row) * t->row_bytes;
+}
+
+static inline size_t tensor_bytes(const tensor *t)
+{
+    return t->row_bytes * t->rows * t->mats;
+}
+
+/* Sizes as DESIGN names them. N = 1 means whole experts. */
+typedef struct moe_shape {
+    uint32_t d;          /* width of the residual stream */
+    uint32_t n_experts;  /* E */
+    uint32_t n_used;     /* k0 */
+    uint32_t width;      /* C */
+    uint32_t n_parts;    /* N */
+    uint32_t part_width; /* S */
+    uint32_t tile;       /* W: run of outputs of a transposed down row; 0 in whole layers */
+    bool renormalise;
+} moe_shape;
+
+static inline uint32_t moe_full_budget(const moe_shape *s)
+{
+    return s->n_parts * s->n_used;
+}
+
+typedef struct moe_weights {
+    tensor router; /* [d, E] */
+    /* whole experts */
+    tensor gate, up; /* [d, C, E] */
+    tensor down;     /* [C, d, E] */
+    /* sub-experts: matrix e * N + n */
+    tensor gate_up; /* [d, 2S, N*E]: S gate rows, then S up rows */
+    tensor down_t;  /* [W, S*d/W, N*E]: for each run of W outputs the pieces of the S neurons */
+    /* probe: log ||y|| = probe . (probe_in . x) + bias; probe_in absent: probe . x */
+    tensor probe_in;         /* [d, r] */
+    tensor probe;            /* [r or d, N*E] */
+    const float *probe_bias; /* [N*E] */
+} moe_weights;
+
+/* One operating point in one layer. */
+typedef struct moe_rung {
+    float log_tau;     /* threshold: run what scores at least this; -inf: everything */
+    float gain;        /* scales the layer's output */
+    uint32_t top;      /* topk: how many run; N*k0: everything */
+    uint32_t at_least; /* threshold: never fewer */
+} moe_rung;
+
+typedef struct moe_layer {
+    moe_shape shape;
+    moe_weights w;
+    mp_gate gate;
+    mp_select select;
+    uint32_t proxy_neurons; /* r of the proxy gate */
+    const moe_rung *rungs;  /* [n_rungs]; rung 0 is full */
+    uint32_t n_rungs;
+} moe_layer;
+
+/* The widest W of 256, 128, 64, 32 that divides d, or d itself where none does. */
+uint32_t moe_tile(uint32_t d);
+/* Multiply-adds of the gate over those of the full expert compute. */
+double moe_gate_share(const moe_layer *l);
+/* The rung for a mean budget under either selection; tau and gain are left for the caller. */
+moe_rung moe_rung_for_budget(double budget, uint32_t full);
+
+#endif
