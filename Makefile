@@ -91,7 +91,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' $(1) $@)
 
 # ---- build ----------------------------------------------------------------------------------------------------
 
-all: $(LIB_A) $(B)/libmoeprism.so $(PROGRAM) $(PC)
+all: $(LIB_A) $(B)/libmoeprism.so $(PROGRAM) $(PROGRAM:%=%.bash) $(PC)
 lib: $(LIB_A) $(B)/libmoeprism.so
 programs: all $(TEST_BIN)
 tests: $(TEST_BIN)
@@ -140,6 +140,10 @@ $(B)/libmoeprism.so: $(LIB_SO)
 $(B)/moeprism: $(CLI_OBJ) $(LIB_A)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS) $(LIB_LIBS)
+
+# Completion comes from the tables that the program reads its options with.
+$(B)/moeprism.bash: $(B)/moeprism
+	$(Q)$< completion > $@
 
 $(B)/tests/%: $(B)/tests/%.o $(LIB_A)
 	$(call say,LD)
@@ -229,7 +233,7 @@ install: all
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmoeprism.so
 	install -m 644 $(PC) $(DESTDIR)$(LIBDIR)/pkgconfig/
 	install -m 644 docs/moeprism.1 $(DESTDIR)$(MANDIR)/man1/
-	install -m 644 scripts/moeprism.bash-completion $(DESTDIR)$(COMPDIR)/moeprism
+	install -m 644 $(B)/moeprism.bash $(DESTDIR)$(COMPDIR)/moeprism
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
