@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Every check of `make lint`, as TAP: one test per check, with what it found below it. Runs at the top of the tree.
-set -uo pipefail
-
 # shellcheck disable=SC2317 # the checks are called by name, from the list below
+set -uo pipefail
 
 ours() { git ls-files -co --exclude-standard -- "$@"; }
 refuse() { ! git grep --untracked -nIE "$@"; }
