@@ -1,0 +1,75 @@
+#include "gguf/gguf_impl.h"
+
+const char *gguf_path(const gguf *g)
+{
+    return g->parts[0].path;
+}
+
+uint32_t gguf_version(const gguf *g)
+{
+    return g->head.version;
+}
+
+int gguf_n_parts(const gguf *g)
+{
+    return g->n_parts;
+}
+
+const char *gguf_part_path(const gguf *g, int part)
+{
+    return part >= 0 && part < g->n_parts ? g->parts[part].path : NULL;
+}
+
+uint64_t gguf_file_bytes(const gguf *g)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < g->n_parts; i++) bytes += g->parts[i].len;
+    return bytes;
+}
+
+size_t gguf_alignment(const gguf *g)
+{
+    return g->head.alignment;
+}
+
+size_t gguf_n_tensors(const gguf *g)
+{
+    return g->head.n_tensors;
+}
+
+const gguf_tensor *gguf_tensor_at(const gguf *g, size_t i)
+{
+    return i < g->head.n_tensors ? &g->head.tensors[i] : NULL;
+}
+
+const gguf_tensor *gguf_find_tensor(const gguf *g, const char *name)
+{
+    size_t i = gguf_names_find(&g->tensor_names, name);
+    return i == GGUF_NONE ? NULL : &g->head.tensors[i];
+}
+
+size_t gguf_n_keys(const gguf *g)
+{
+    return g->head.n_keys;
+}
+
+const char *gguf_key_name(const gguf *g, size_t i)
+{
+    return g->head.keys[i].name;
+}
+
+enum gguf_type gguf_key_type(const gguf *g, size_t i)
+{
+    return g->head.keys[i].value.type;
+}
+
+const void *gguf_key_raw(const gguf *g, size_t i, size_t *bytes)
+{
+    *bytes = g->head.keys[i].value.bytes;
+    return g->head.keys[i].value.raw;
+}
+
+bool gguf_has(const gguf *g, const char *key)
+{
+    return gguf_header_find(&g->head, key) != NULL;
+}
