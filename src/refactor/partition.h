@@ -1,8 +1,8 @@
 /* partition.h: cut the C neurons of one expert into N equal sets (paper 4.2, eq. 2).
  *
- * Given the weight w[b][j] >= 0 that neuron j carries for token b, and L[b][n] = sum of w[b][j] over the set n, the loss of
- * keeping the k heaviest sets is sum_b of the N - k smallest L[b][n], over sum_b sum_n L[b][n]; the objective is the
- * weighted mean of that over several k. Lower is better; 0 loses nothing.
+ * Given the weight w[b][j] >= 0 that neuron j carries for token b, and L[b][n] = sum of w[b][j] over the set n, the
+ * loss of keeping the k heaviest sets is sum_b of the N - k smallest L[b][n], over sum_b sum_n L[b][n]; the objective
+ * is the weighted mean of that over several k. Lower is better; 0 loses nothing.
  *
  * Pure: no I/O, no clock, no globals; one expert at a time, any thread. Same input and seed, same answer. */
 #ifndef REFACTOR_PARTITION_H
@@ -13,12 +13,12 @@
 #define PARTITION_MAX_KEEPS 8
 
 typedef struct partition_problem {
-    const float *w;   /* [n_tokens, n_neurons], row-major, >= 0 */
-    size_t n_tokens;  /* B, may be 0: any balanced partition then */
-    uint32_t n_neurons; /* C */
-    uint32_t n_parts;   /* N, divides C */
-    uint32_t n_keeps;   /* how many k the objective weighs */
-    uint32_t keeps[PARTITION_MAX_KEEPS]; /* 1 .. N-1 (ignored where N = 1) */
+    const float *w;                          /* [n_tokens, n_neurons], row-major, >= 0 */
+    size_t n_tokens;                         /* B, may be 0: any balanced partition then */
+    uint32_t n_neurons;                      /* C */
+    uint32_t n_parts;                        /* N, divides C */
+    uint32_t n_keeps;                        /* how many k the objective weighs */
+    uint32_t keeps[PARTITION_MAX_KEEPS];     /* 1 .. N-1 (ignored where N = 1) */
     float keep_weights[PARTITION_MAX_KEEPS]; /* > 0 */
 } partition_problem;
 
@@ -34,8 +34,8 @@ mp_status partition_sort(const partition_problem *p, uint16_t *part, mp_error *e
 mp_status partition_greedy(const partition_problem *p, uint16_t *part, mp_error *err);
 /* The paper's refinement of `part` in place: simulated annealing on swaps. */
 typedef struct partition_anneal_params {
-    double t0, alpha;     /* 0: 100 and 0.995; T in units of the unnormalised objective */
-    uint32_t iterations;  /* 0: 100,000 */
+    double t0, alpha;    /* 0: 100 and 0.995; T in units of the unnormalised objective */
+    uint32_t iterations; /* 0: 100,000 */
     uint64_t seed;
 } partition_anneal_params;
 mp_status partition_anneal(const partition_problem *p, const partition_anneal_params *params, uint16_t *part,
