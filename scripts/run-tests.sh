@@ -30,6 +30,15 @@ count_results() {
         }' "$1"
 }
 
+# What to show of log $1, status $2: the tests that failed, else (a crash, a sanitizer's report) the end.
+failures() {
+    if [ "$2" -lt 66 ] && grep -q '^not ok .* - ' "$1"; then
+        grep -A 12 '^not ok' "$1" | grep -v '# SKIP' | head -n 80
+    else
+        tail -n 60 "$1"
+    fi
+}
+
 # Runs program $1, appends its counts to $2, reports in one write so that parallel runs do not mix lines.
 run_one() {
     local program=$1 results=$2 log status=0 started passed failed skipped line
@@ -45,7 +54,7 @@ run_one() {
     if [ "$failed" -gt 0 ]; then
         [ "$status" -ne 124 ] || line+=$'\n    stopped after '"$TEST_TIMEOUT s"
         line+=$'\n    exit status '"$status, full output in $log"$'\n'
-        line+=$( (grep -A 12 '^not ok' "$log" | grep -v '# SKIP' | head -n 60; echo ...; tail -n 30 "$log") | sed 's/^/    /')
+        line+=$(failures "$log" "$status" | sed 's/^/    /')
     fi
     printf '%s\n' "$line"
 }
@@ -56,10 +65,10 @@ if [ "${1:-}" = --one ]; then
 fi
 
 jobs=1
-if [ "${1:-}" = -j ]; then
-    jobs=$2
-    shift 2
-fi
+case "${1:-}" in
+-j) jobs=$2 && shift 2 ;;
+-j*) jobs=${1#-j} && shift ;;
+esac
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 [ $# -eq 0 ] || printf '%s\0' "$@" | xargs -0 -n 1 -P "$jobs" "$0" --one "$results"

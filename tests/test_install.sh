@@ -77,7 +77,7 @@ links_static() {
         "$dir/static" && ! readelf -d "$dir/static" | grep -F libmoeprism
 }
 
-exports() { nm -D --defined-only --format=posix "$lib/libmoeprism.so" | awk '$2 == "T" || $2 == "D" { print $1 }' | sort; }
+exports() { nm -D --defined-only --format=posix "$lib/libmoeprism.so" | awk '$2 ~ /^[TDB]$/ { sub("@.*", "", $1); print $1 }' | sort; }
 declared() { grep -oE '\bmp_[a-z0-9_]+\(' include/moeprism.h | tr -d '(' | sort -u; }
 exports_only_ours() { ! exports | grep -v '^mp_'; }
 # Functions that comments mention with parentheses are declared too, so the two lists must be the same.
