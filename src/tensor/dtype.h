@@ -22,11 +22,11 @@ typedef enum dtype {
 
 typedef struct dtype_traits {
     dtype type;
-    const char *name;     /* "Q8_0" */
-    uint32_t block;       /* elements of a block */
+    const char *name; /* "Q8_0" */
+    uint32_t block;   /* elements of a block */
     uint32_t block_bytes;
-    bool quantized;       /* products take activations quantized by kernels.h; else F32 */
-    float max_rel_rmse;   /* of a quantized normal vector: the one error bound of this format, used by the tests */
+    bool quantized;     /* products take activations quantized by kernels.h; else F32 */
+    float max_rel_rmse; /* of a quantized normal vector: the one error bound of this format, used by the tests */
 } dtype_traits;
 
 /* NULL for a type that is not supported. */

@@ -1,11 +1,12 @@
 /* kernels.h: the numeric kernels of the engine, one table per instruction set, chosen once at start.
  *
- * Raw pointers and shapes only; no allocation, no threads, no globals: any thread may call any kernel. The portable table
+ * Raw pointers and shapes only; no allocation, no threads, no globals: any thread may call any kernel. The portable
+ * table
  * ("ref") is always there and is the oracle of the tests.
  *
- * Two products carry the model (DESIGN: rows.x and the transposed accumulate). For both, within one table, the bits of an
- * output depend only on the weight row(s) and the token at hand, never on how many rows or tokens share the call or where
- * the call begins: so prompts, batches, threads and pieces all give the same result. */
+ * Two products carry the model (DESIGN: rows.x and the transposed accumulate). For both, within one table, the bits of
+ * an output depend only on the weight row(s) and the token at hand, never on how many rows or tokens share the call or
+ * where the call begins: so prompts, batches, threads and pieces all give the same result. */
 #ifndef TENSOR_KERNELS_H
 #define TENSOR_KERNELS_H
 
@@ -19,15 +20,15 @@ typedef struct kernels {
     void (*quantize_act)(const float *x, size_t n, void *out);
 
     /* out[t][r] = sum_i W[r][i] * x[t][i], r in [0, rows), t in [0, tokens).
-     * W: `rows` rows of n elements of `type`, w_stride bytes apart, at any byte address. x[t]: F32 [n] (F32, F16, BF16 weights) or
-     * a quantized activation (the others). out[t]: F32, at least [rows]. */
+     * W: `rows` rows of n elements of `type`, w_stride bytes apart, at any byte address. x[t]: F32 [n] (F32, F16, BF16
+     * weights) or a quantized activation (the others). out[t]: F32, at least [rows]. */
     void (*rows_dot)(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
                      float *const *out, size_t tokens);
 
     /* y[t][c] += sum_j a[t][j] * R[j][c], c in [0, width), j in [0, rows), t in [0, tokens); j in ascending order.
      * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width]. */
-    void (*rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows, const float *const *a,
-                            float *const *y, size_t tokens);
+    void (*rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
+                            const float *const *a, float *const *y, size_t tokens);
 
     /* out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps); out may be x. */
     void (*rms_norm)(const float *x, const float *weight, float eps, float *out, size_t n);

@@ -54,14 +54,16 @@ static double moments_error(const moments *m, size_t n, double s, double b)
 
 enum { Q4_RUN = 32, Q4_RUNS = 8, Q4_TOP = 15, Q4_SCALE_TOP = 63, Q4_TRIALS = 20 };
 
-/* Least squares of x on s q - min with s, min >= 0, q given by its moments. False where q is constant. */
+/* Least squares of x on s q - min with s, min >= 0, q given by its moments. False where there is none. */
 static bool q4_regress(const moments *m, float *s, float *min)
 {
     const double det = (double)Q4_RUN * m->qq - (double)m->q * m->q;
-    if (!(det > 0)) return false;
-    double slope = ((double)Q4_RUN * m->xq - (double)m->x * m->q) / det;
-    double offset = (m->x - slope * m->q) / Q4_RUN;
-    if (offset > 0) {
+    double slope = 0, offset = 1;
+    if (det > 0) {
+        slope = ((double)Q4_RUN * m->xq - (double)m->x * m->q) / det;
+        offset = (m->x - slope * m->q) / Q4_RUN;
+    }
+    if (offset > 0) { /* a negative min, or any with constant q: without it */
         offset = 0;
         slope = (double)m->xq / m->qq;
     }

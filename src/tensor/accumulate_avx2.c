@@ -1,0 +1,120 @@
+/* accumulate_avx2.c: rows_accumulate for AVX2. Quants become 8-bit integers, then floats; the level of a format with an
+ * offset is taken off while they are integers. */
+#if defined(__x86_64__)
+
+#include "tensor/simd_avx2.h"
+
+#include "tensor/accumulate.h"
+
+enum { ONE_UNITS = 2, MANY_UNITS = 1, TILE_TOKENS = 2 };
+
+/* 16 signed bytes as two vectors */
+INLINE void floats_of(__m128i bytes, vf *w)
+{
+    w[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    w[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)));
+}
+
+INLINE __m128i load_16_bytes(const uint8_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+INLINE __m128i nibbles(__m128i bytes, unsigned shift)
+{
+    return _mm_and_si128(_mm_srl_epi16(bytes, _mm_cvtsi32_si128((int)shift)), _mm_set1_epi8(15));
+}
+
+INLINE void unit_q4_0(const uint8_t *block, vf *w)
+{
+    const __m128i bytes = load_16_bytes(block + 2), level = _mm_set1_epi8(8);
+    floats_of(_mm_sub_epi8(nibbles(bytes, 0), level), w);
+    floats_of(_mm_sub_epi8(nibbles(bytes, 4), level), w + 2);
+}
+
+INLINE void unit_q4_k(const uint8_t *block, size_t unit, float step, float base, vf *w)
+{
+    const uint8_t *q = block + Q4_K_QUANTS + unit / 2 * 32;
+    floats_of(nibbles(load_16_bytes(q), 4 * (unit & 1)), w);
+    floats_of(nibbles(load_16_bytes(q + 16), 4 * (unit & 1)), w + 2);
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++) w[v] = v_fma(w[v], v_set1(step), v_set1(base));
+}
+
+INLINE void unit_q6_k(const uint8_t *block, size_t unit, vf *w)
+{
+    const unsigned p = unit % 4;
+    const uint8_t *low = block + unit / 4 * 64 + unit % 2 * 32, *high = block + Q6_K_HIGH + unit / 4 * 32;
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        const __m128i bits = _mm_srl_epi16(load_16_bytes(high + 16 * i), _mm_cvtsi32_si128((int)(2 * p)));
+        const __m128i high2 = _mm_slli_epi16(_mm_and_si128(bits, _mm_set1_epi8(3)), 4);
+        const __m128i q = _mm_or_si128(nibbles(load_16_bytes(low + 16 * i), 4 * (p >> 1)), high2);
+        floats_of(_mm_sub_epi8(q, _mm_set1_epi8(32)), w + 2 * i);
+    }
+}
+
+/* Columns of unit `unit` of the strip at `row`; j: the row within its tile. */
+INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const tile_scales *s, size_t j, vf *w)
+{
+    switch (type) {
+    case DTYPE_Q8_0:
+        floats_of(load_16_bytes(row + Q8_0_BYTES * unit + 2), w);
+        floats_of(load_16_bytes(row + Q8_0_BYTES * unit + 18), w + 2);
+        return;
+    case DTYPE_Q4_0:
+        unit_q4_0(row + Q4_0_BYTES * unit, w);
+        return;
+    case DTYPE_Q4_K:
+        unit_q4_k(row, unit, s->step[j][unit], s->base[j][unit], w);
+        return;
+    case DTYPE_Q6_K:
+        unit_q6_k(row, unit, w);
+        return;
+    default:
+        break;
+    }
+#pragma GCC unroll 4
+    for (size_t v = 0; v < UNIT / VL; v++) {
+        const size_t i = UNIT * unit + v * VL;
+        w[v] = type == DTYPE_F32   ? v_load(row + 4 * i)
+               : type == DTYPE_F16 ? v_load_f16(row + 2 * i)
+                                   : v_load_bf16(row + 2 * i);
+    }
+}
+
+INLINE vf bytes_to_floats(uint64_t bytes)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+}
+
+INLINE vf broadcast_f16(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(p)));
+}
+
+INLINE void decode_q4_k(const uint8_t *block, float *step, float *base)
+{
+    uint64_t scale, min;
+    q4_k_scales(block + Q4_K_SCALES, &scale, &min);
+    v_store(step, v_mul(bytes_to_floats(scale), broadcast_f16(block)));
+    v_store(base, v_mul(bytes_to_floats(min), _mm256_xor_ps(broadcast_f16(block + Q4_K_DMIN), v_set1(-0.0f))));
+}
+
+INLINE void decode_q6_k(const uint8_t *block, float *factor)
+{
+    const vf d = broadcast_f16(block + Q6_K_D);
+    v_store(factor, v_mul(v_load_i8(block + Q6_K_SCALES), d));
+    v_store(factor + VL, v_mul(v_load_i8(block + Q6_K_SCALES + VL), d));
+}
+
+#include "tensor/simd_accumulate.h"
+
+void rows_accumulate_avx2(dtype type, size_t width, const void *r, size_t r_stride, size_t rows, const float *const *a,
+                          float *const *y, size_t tokens)
+{
+    const accumulate_args args = {width, r_stride, rows, r, a, y, tokens};
+    run_type(type, &args);
+}
+
+#endif

@@ -1,0 +1,209 @@
+/* dot_avx512.c: rows_dot and the quantizer of its activations for AVX-512 with VNNI.
+ *
+ * vpdpbusd multiplies unsigned weights by signed activations and adds groups of four, so a vector of 64 weights gives
+ * 16 sums that each belong to one run of equal scale. The weights are made unsigned: nibbles as they are, Q8_0 plus
+ * 128, Q6_K with its stored 32. For the last two the surplus is taken off exactly, in integers (`base`, once per token
+ * for all rows of a tile); Q4_0's 8 and Q4_K's min go through the activation's scale_sum, one operation for a chunk. */
+#if defined(__x86_64__)
+
+#include "tensor/simd_avx512.h"
+
+enum { STEPS = 4, TILE_TOKENS = 4 };
+typedef __m512i vi;
+typedef __m512 scales; /* of the runs of a chunk: 8 in the low half, or 16 (Q6_K) */
+
+/* The two Q4_K runs, or 32-element blocks, whose quants make up step k. */
+INLINE size_t low_block(dtype type, size_t k)
+{
+    return type == DTYPE_Q4_K ? k / 2 * 4 + k % 2 : 2 * k;
+}
+
+INLINE size_t high_block(dtype type, size_t k)
+{
+    return type == DTYPE_Q4_K ? low_block(type, k) + 2 : 2 * k + 1;
+}
+
+INLINE vi two_halves(const void *lo, const void *hi)
+{
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(lo)), _mm256_loadu_si256(hi), 1);
+}
+
+/* 16-bit shift counts, one per quarter of the vector */
+INLINE vi quarters(int q0, int q1, int q2, int q3)
+{
+    return _mm512_setr_epi32(q0, q0, q0, q0, q1, q1, q1, q1, q2, q2, q2, q2, q3, q3, q3, q3);
+}
+
+INLINE vi weights_q4_0(const uint8_t *w, size_t k)
+{
+    const uint8_t *block = w + 2 * k * Q4_0_BYTES + 2;
+    const __m128i lo = _mm_loadu_si128((const __m128i *)block);
+    const __m128i hi = _mm_loadu_si128((const __m128i *)(block + Q4_0_BYTES));
+    const vi bytes = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(lo), 0xff00, hi);
+    const vi shifted = _mm512_srlv_epi16(bytes, quarters(0, 0x40004, 0, 0x40004));
+    return _mm512_and_si512(shifted, _mm512_set1_epi8(15));
+}
+
+INLINE vi weights_q4_k(const uint8_t *w, size_t k)
+{
+    const vi bytes = _mm512_loadu_si512(w + Q4_K_QUANTS + k / 2 * 64);
+    return _mm512_and_si512(k % 2 ? _mm512_srli_epi16(bytes, 4) : bytes, _mm512_set1_epi8(15));
+}
+
+INLINE vi weights_q6_k(const uint8_t *w, size_t k)
+{
+    vi low = _mm512_loadu_si512(w + k / 2 * 64);
+    vi high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(w + Q6_K_HIGH + k / 2 * 32)));
+    if (k % 2) {
+        low = _mm512_srli_epi16(low, 4);
+        high = _mm512_srlv_epi16(high, quarters(0, 0, 0x20002, 0x20002));
+    } else {
+        high = _mm512_sllv_epi16(high, quarters(0x40004, 0x40004, 0x20002, 0x20002));
+    }
+    const vi both = _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, high, 0xca); /* 15 ? low : high */
+    return _mm512_and_si512(both, _mm512_set1_epi8(63));
+}
+
+INLINE vi weights(dtype type, const uint8_t *w, size_t k)
+{
+    switch (type) {
+    case DTYPE_Q4_0:
+        return weights_q4_0(w, k);
+    case DTYPE_Q4_K:
+        return weights_q4_k(w, k);
+    case DTYPE_Q6_K:
+        return weights_q6_k(w, k);
+    default:
+        w += 2 * k * Q8_0_BYTES + 2;
+        return _mm512_xor_si512(two_halves(w, w + Q8_0_BYTES), _mm512_set1_epi8(-128));
+    }
+}
+
+INLINE vi activation(dtype type, const int8_t *x, size_t k)
+{
+    if (type != DTYPE_Q4_K) return _mm512_loadu_si512(x + 64 * k);
+    return two_halves(x + low_block(type, k) * ACT_BLOCK, x + high_block(type, k) * ACT_BLOCK);
+}
+
+INLINE vi base(dtype type, vi x)
+{
+    const vi zero = _mm512_setzero_si512();
+    if (type != DTYPE_Q8_0 && type != DTYPE_Q6_K) return zero;
+    const vi surplus = _mm512_set1_epi8(type == DTYPE_Q8_0 ? -128 : 32); /* -128: 128 unsigned */
+    return _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, surplus, x));
+}
+
+INLINE vf int_dot(dtype type, vi b, vi w, vi x)
+{
+    (void)type;
+    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(b, w, x));
+}
+
+/* The F16 factors of the 8 blocks of a chunk, `bytes` apart. */
+INLINE __m256 block_factors(const uint8_t *w, int bytes)
+{
+    const __m256i at = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bytes));
+    const __m256i words = _mm256_i32gather_epi32((const int *)(const void *)w, at, 1);
+    return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(words));
+}
+
+INLINE __m256 bytes_to_floats(uint64_t bytes)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+}
+
+INLINE __m256 broadcast_f16(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(p)));
+}
+
+INLINE scales weight_scales(dtype type, const uint8_t *w)
+{
+    uint64_t scale, min;
+    switch (type) {
+    case DTYPE_Q4_0:
+        return _mm512_castps256_ps512(block_factors(w, Q4_0_BYTES));
+    case DTYPE_Q8_0:
+        return _mm512_castps256_ps512(block_factors(w, Q8_0_BYTES));
+    case DTYPE_Q4_K:
+        q4_k_scales(w + Q4_K_SCALES, &scale, &min);
+        return _mm512_castps256_ps512(_mm256_mul_ps(bytes_to_floats(scale), broadcast_f16(w)));
+    default:
+        return _mm512_mul_ps(v_load_i8(w + Q6_K_SCALES),
+                             _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_loadu_si16(w + Q6_K_D))));
+    }
+}
+
+INLINE bool has_min(dtype type)
+{
+    return type == DTYPE_Q4_0 || type == DTYPE_Q4_K;
+}
+
+/* What scale_sum is multiplied with, in the low half; zeros above. */
+INLINE vf weight_min(dtype type, const uint8_t *w, scales ws)
+{
+    uint64_t scale, min;
+    if (type == DTYPE_Q4_0)
+        return _mm512_zextps256_ps512(_mm256_mul_ps(_mm512_castps512_ps256(ws), _mm256_set1_ps(-8)));
+    q4_k_scales(w + Q4_K_SCALES, &scale, &min);
+    const __m256 factor = _mm256_xor_ps(broadcast_f16(w + Q4_K_DMIN), _mm256_set1_ps(-0.0f));
+    return _mm512_zextps256_ps512(_mm256_mul_ps(bytes_to_floats(min), factor));
+}
+
+INLINE vf load_sums(const uint8_t *p)
+{
+    return _mm512_zextps256_ps512(_mm256_loadu_ps((const float *)(const void *)p));
+}
+
+INLINE scales activation_scales(dtype type, const uint8_t *p)
+{
+    const scales s = _mm512_castps256_ps512(_mm256_loadu_ps((const float *)(const void *)p));
+    if (type != DTYPE_Q6_K) return s;
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), s);
+}
+
+INLINE scales scales_mul(scales a, scales b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+/* The scale of each of the 16 sums of step k. */
+INLINE vf expand(dtype type, scales s, size_t k)
+{
+    const int q = 4 * (int)k, lo = (int)low_block(type, k), hi = (int)high_block(type, k);
+    const vi at = type == DTYPE_Q6_K ? quarters(q, q + 1, q + 2, q + 3) : quarters(lo, lo, hi, hi);
+    return _mm512_permutexvar_ps(at, s);
+}
+
+#include "tensor/simd_dot.h"
+
+void rows_dot_avx512(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
+                     float *const *out, size_t tokens)
+{
+    const dot_args a = {n, w, w_stride, rows, x, out};
+    run_type(type, &a, tokens);
+}
+
+void quantize_act_avx512(const float *x, size_t n, void *out)
+{
+    uint8_t *quants = out, *scales_out = quants + n, *sums = scales_out + n / ACT_BLOCK * sizeof(float);
+    const vi magnitude = _mm512_set1_epi32(0x7fffffff);
+    for (size_t i = 0; i < n; i += ACT_BLOCK, scales_out += sizeof(float), sums += sizeof(float)) {
+        const vf lo = v_load(x + i), hi = v_load(x + i + VL);
+        const vi bits = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
+                                         _mm512_and_si512(_mm512_castps_si512(hi), magnitude));
+        const int top = _mm512_reduce_max_epi32(bits); /* as integers NaN is largest of all */
+        float largest;
+        memcpy(&largest, &top, sizeof largest);
+        const float scale = largest <= ACT_TINY ? 0.0f : largest / 127.0f;
+        const vf inverse = v_set1(largest > ACT_TINY ? 127.0f / largest : 0.0f);
+        const vi q0 = _mm512_cvtps_epi32(v_mul(lo, inverse)), q1 = _mm512_cvtps_epi32(v_mul(hi, inverse));
+        const float scale_sum = scale * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(q0, q1));
+        _mm_storeu_si128((__m128i *)(quants + i), _mm512_cvtepi32_epi8(q0));
+        _mm_storeu_si128((__m128i *)(quants + i + VL), _mm512_cvtepi32_epi8(q1));
+        memcpy(scales_out, &scale, sizeof scale);
+        memcpy(sums, &scale_sum, sizeof scale_sum);
+    }
+}
+
+#endif

@@ -1,0 +1,24 @@
+/* kernels_avx512.c: the table of this instruction set and its vector operations. */
+#if defined(__x86_64__)
+
+#include "tensor/simd_avx512.h"
+
+#include "tensor/simd_ops.h"
+
+const kernels KERNELS_AVX512 = {
+    .isa = "avx512",
+    .quantize_act = quantize_act_avx512,
+    .rows_dot = rows_dot_avx512,
+    .rows_accumulate = rows_accumulate_avx512,
+    .rms_norm = rms_norm,
+    .swiglu = swiglu,
+    .softmax = softmax,
+    .log_sum_exp = log_sum_exp,
+    .dot_f16 = dot_f16,
+    .dot_f32 = dot_f32,
+    .mix_f16 = mix_f16,
+    .mix_f32 = mix_f32,
+    .f32_to_f16_row = f32_to_f16_row,
+};
+
+#endif

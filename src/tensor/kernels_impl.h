@@ -1,0 +1,49 @@
+/* kernels_impl.h: what the kernel files share and nobody else sees: the tables and the layout of a quantized
+ * activation.
+ *
+ * The activation of n elements is planar, so that the scales of several blocks are one load:
+ *     i8 quants[n], f32 scale[n / 32], f32 scale_sum[n / 32]
+ * with x_i = scale quants_i and scale_sum = scale * (sum of the block's quants), which is what a weight format with a
+ * constant or a min per block multiplies that constant with. It has no alignment. */
+#ifndef TENSOR_KERNELS_IMPL_H
+#define TENSOR_KERNELS_IMPL_H
+
+#include "tensor/kernels.h"
+#include "tensor/quant.h"
+
+enum { ACT_BLOCK = 32 };
+
+/* Largest magnitude below which a block counts as zero: 127 over it would near the end of F32's range. */
+#define ACT_TINY 1e-30f
+
+static inline const int8_t *act_quants(const void *act)
+{
+    return act;
+}
+
+static inline const uint8_t *act_scales(const void *act, size_t n)
+{
+    return (const uint8_t *)act + n;
+}
+
+static inline const uint8_t *act_sums(const void *act, size_t n)
+{
+    return (const uint8_t *)act + n + n / ACT_BLOCK * sizeof(float);
+}
+
+extern const kernels KERNELS_REF;
+#if defined(__x86_64__)
+extern const kernels KERNELS_AVX2, KERNELS_AVX512;
+
+/* The parts of the two tables; the products and the vector operations are files of their own. */
+#define KERNELS_DECLARE(isa)                                                                                           \
+    void quantize_act_##isa(const float *x, size_t n, void *out);                                                      \
+    void rows_dot_##isa(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,       \
+                        float *const *out, size_t tokens);                                                             \
+    void rows_accumulate_##isa(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,                  \
+                               const float *const *a, float *const *y, size_t tokens);
+KERNELS_DECLARE(avx2)
+KERNELS_DECLARE(avx512)
+#endif
+
+#endif
