@@ -39,11 +39,10 @@ SOVERSION := $(if $(filter 0,$(word 1,$(V_PARTS))),0.$(word 2,$(V_PARTS)),$(word
 
 LIB_PKGS := libpcre2-8 nettle openblas lapacke
 CLI_PKGS := jansson libedit
-# $(call pkg,NAME,OPTION,PACKAGES): pkg-config's answer, asked for at first use and once.
-pkg = $(eval $(1) := $(shell pkg-config $(2) $(3)))$($(1))
-PKG_CFLAGS = $(call pkg,PKG_CFLAGS,--cflags,$(LIB_PKGS) $(CLI_PKGS))
-LIB_LIBS   = $(call pkg,LIB_LIBS,--libs,$(LIB_PKGS)) -lm -pthread
-CLI_LIBS   = $(call pkg,CLI_LIBS,--libs,$(CLI_PKGS))
+# Each becomes a simple variable at its first use: pkg-config is asked once, and not at all by `make help`.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(LIB_PKGS) $(CLI_PKGS)))$(PKG_CFLAGS)
+LIB_LIBS = $(eval LIB_LIBS := $(shell pkg-config --libs $(LIB_PKGS)) -lm -pthread)$(LIB_LIBS)
+CLI_LIBS = $(eval CLI_LIBS := $(shell pkg-config --libs $(CLI_PKGS)))$(CLI_LIBS)
 
 STD  := -std=gnu11
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 $(if $(WERROR),-Werror)
