@@ -8,8 +8,13 @@
  *
  * A reader maps its files and owns all it returns; read-only once opened, so any thread may ask. Nothing of a file
  * is used before it is checked: counts against the bytes left, products for overflow, offsets against the
- * alignment and the file's end, types against the ones dtype.h knows, names for being unique. Limits: 4 dimensions,
- * 64 KiB a name, 16 nested-array depth 1 (no arrays of arrays). */
+ * alignment and the file's end, types against the ones the caller knows, names for being unique, the data of tensors for
+ * not sharing bytes. Refused: version 1 and big-endian files, arrays of arrays, empty tensors, more than 4
+ * dimensions, names of more than 65535 bytes or with a zero byte, an alignment below 8.
+ *
+ * A writer belongs to one thread; it writes version 3, and the same calls always give the same bytes. Copying every key
+ * (gguf_key_raw) and tensor of a version 3 file in order gives that file again, bit for bit. A copy of a split model
+ * should leave the keys split.* out. */
 #ifndef GGUF_GGUF_H
 #define GGUF_GGUF_H
 
@@ -51,8 +56,11 @@ typedef struct gguf_types {
 
 /* ---- reading ---- */
 
+/* A split model is opened by its first part and asked as one: the keys of that part, the tensors of all. MP_E_FORMAT for
+ * a damaged file, MP_E_UNSUPPORTED for a version, tensor type or array that is not known. `types` is not kept. */
 mp_status gguf_open(const char *path, const gguf_types *types, gguf **out, mp_error *err);
-/* The same over memory, which must outlive the result (fuzzing, tests). No split files. */
+/* The same over memory, which must outlive the result (fuzzing, tests) and begin at a multiple of the alignment for
+ * tensors to be aligned. No split files. */
 mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types, gguf **out, mp_error *err);
 void gguf_close(gguf *g);
 
@@ -75,18 +83,20 @@ const void *gguf_key_raw(const gguf *g, size_t i, size_t *bytes);
 bool gguf_has(const gguf *g, const char *key);
 
 /* Typed queries: a missing key or one of an unfit type is MP_E_FORMAT with the key's name. Integer queries take any integer
- * type that holds the value; f32 takes f32 and f64 and refuses NaN and infinities. */
+ * type that holds the value; f32 takes f32 and f64 and refuses NaN and infinities. *out is set on success only, and
+ * arrays are NULL otherwise. */
 mp_status gguf_get_u32(const gguf *g, const char *key, uint32_t *out, mp_error *err);
 mp_status gguf_get_u64(const gguf *g, const char *key, uint64_t *out, mp_error *err);
 mp_status gguf_get_f32(const gguf *g, const char *key, float *out, mp_error *err);
 mp_status gguf_get_bool(const gguf *g, const char *key, bool *out, mp_error *err);
 mp_status gguf_get_string(const gguf *g, const char *key, gguf_string *out, mp_error *err);
-/* Terminated copy that lives as long as g. */
+/* Terminated copy that lives as long as g; refused above 16 MiB or with a zero byte inside. */
 mp_status gguf_get_cstring(const gguf *g, const char *key, const char **out, mp_error *err);
 mp_status gguf_array_len(const gguf *g, const char *key, enum gguf_type *type, size_t *n, mp_error *err);
 /* Array of strings: views [n] in an array the caller frees. */
 mp_status gguf_get_strings(const gguf *g, const char *key, gguf_string **out, size_t *n, mp_error *err);
-/* Numeric arrays, converted, in an array the caller frees. */
+/* Numeric arrays, converted, in an array the caller frees; never NULL on success. i32s takes integers that fit; f32s and
+ * f64s take any numbers, infinities too, but no NaN. */
 mp_status gguf_get_i32s(const gguf *g, const char *key, int32_t **out, size_t *n, mp_error *err);
 mp_status gguf_get_f32s(const gguf *g, const char *key, float **out, size_t *n, mp_error *err);
 mp_status gguf_get_f64s(const gguf *g, const char *key, double **out, size_t *n, mp_error *err);
@@ -113,14 +123,15 @@ mp_status gguf_set_strings(gguf_writer *w, const char *key, const gguf_string *v
 /* Copies a key as it stands. */
 mp_status gguf_set_raw(gguf_writer *w, const char *key, enum gguf_type type, const void *raw, size_t bytes,
                        mp_error *err);
-mp_status gguf_remove(gguf_writer *w, const char *key);
+mp_status gguf_remove(gguf_writer *w, const char *key); /* MP_E_INVALID: there is none */
 
-/* bytes: of the whole tensor. */
+/* bytes: of the whole tensor. Before gguf_writer_begin() only. */
 mp_status gguf_add_tensor(gguf_writer *w, const char *name, int dtype, uint32_t n_dims, const uint64_t *dims,
                           size_t bytes, mp_error *err);
 
-/* Opens PATH atomically (base/file.h), writes the header. `reserve`: the header area is made at least this long with
- * a key "general.padding", so that keys may grow or shrink up to that before gguf_writer_rewrite_header(). */
+/* Opens PATH atomically (base/file.h), writes the header; general.alignment is set where it is not 32. `reserve`: the
+ * header area is made at least this long with a key "general.padding" (39 bytes and its zeros), so that keys may grow or
+ * shrink up to that before gguf_writer_rewrite_header(). 0: no such key. */
 mp_status gguf_writer_begin(gguf_writer *w, const char *path, bool replace, size_t reserve, mp_error *err);
 /* Bytes of the current tensor, in as many pieces as the caller likes; the next tensor begins when one is full. */
 mp_status gguf_writer_data(gguf_writer *w, const void *data, size_t bytes, mp_error *err);
