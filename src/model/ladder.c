@@ -7,6 +7,9 @@
 #include "model/ladder.h"
 #include "model/model.h"
 
+const double LADDER_SHARES[LADDER_N_SHARES] = {
+    1, .875, .75, .625, .5, .4375, .375, .3125, .25, .21875, .1875, .15625, .125, .09375, .0625,
+};
 const char *const LADDER_GATES[] = {[MP_GATE_PROBE] = "probe", [MP_GATE_PROXY] = "proxy", [MP_GATE_LINEAR] = "linear"};
 const char *const LADDER_SELECTS[] = {[MP_SELECT_THRESHOLD] = "threshold", [MP_SELECT_TOPK] = "topk"};
 const char *const LADDER_SOLVERS[] = {

@@ -7,6 +7,10 @@
 
 #define LADDER_MAX_POINTS 256
 
+/* The rungs a new ladder begins with, as shares of the expert compute, from full down to a sixteenth. */
+#define LADDER_N_SHARES 15
+extern const double LADDER_SHARES[LADDER_N_SHARES];
+
 #define LADDER_KEY_VERSION            "moeprism.version"
 #define LADDER_KEY_PARTS              "moeprism.parts"
 #define LADDER_KEY_PART_WIDTH         "moeprism.part_width"

@@ -4,6 +4,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+static size_t stored_row_bytes(int type, uint64_t n)
+{
+    if (type != MODEL_TYPE_I32) return dtype_row_bytes(type, n);
+    return n <= SIZE_MAX / sizeof(int32_t) ? n * sizeof(int32_t) : 0;
+}
+
+gguf_types model_types(void)
+{
+    return (gguf_types){.row_bytes = stored_row_bytes, .supported = dtype_list()};
+}
+
 static mp_status apply_override(mp_model *m, const mp_model_params *params, mp_error *err)
 {
     const uint32_t k = params ? params->override_experts : 0;
@@ -89,7 +100,8 @@ mp_status mp_model_open(const char *path, const mp_model_params *params, mp_mode
     *out = NULL;
     mp_model *m = calloc(1, sizeof *m);
     if (!m) return status_no_memory(err, sizeof *m, "a model");
-    mp_status status = gguf_open(path, &(gguf_types){dtype_row_bytes, dtype_list()}, &m->file, err);
+    const gguf_types types = model_types();
+    mp_status status = gguf_open(path, &types, &m->file, err);
     if (!status) status = load(m, params, err);
     if (status) {
         mp_model_close(m);

@@ -37,6 +37,12 @@ struct mp_model {
 /* Version of the artifact this code writes; it reads this one and older. */
 #define MODEL_ARTIFACT_VERSION 1
 
+/* Tensors of integers, as GGUF numbers their type: no weights, only stored. */
+#define MODEL_TYPE_I32 26
+
+/* What a model file may hold: weights of dtype.h and integers. */
+gguf_types model_types(void);
+
 /* The stages of mp_model_open(), in order. */
 mp_status hparams_read(mp_model *m, mp_error *err); /* hparams.c */
 mp_status weights_load(mp_model *m, mp_error *err); /* weights.c */
