@@ -16,7 +16,7 @@ check_manual() { mandoc -Tlint -W style docs/moeprism.1; }
 check_exits() { refuse '\<(_?exit|quick_exit) *\(' -- 'src/*.[ch]' ':!src/cli'; }
 
 # Calls that cannot be used safely, or that hide what was wrong with a number.
-check_calls() { refuse '\<(gets|strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|atoll|atof|rand|alloca) *\(' -- '*.[ch]'; }
+check_calls() { refuse '\<(gets|strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|atoll|atof|rand|alloca) *\(' -- 'src/*.[ch]'; }
 
 # Nothing may depend on where somebody keeps the tree.
 check_paths() { refuse '(^|[^[:alnum:]_.])/(work|home|root|Users)/' -- ':!models/*.txt'; }
