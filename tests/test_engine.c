@@ -8,7 +8,7 @@
 #include "moeprism.h"
 
 #define POSITIONS 96
-#define VOCAB 512
+#define VOCAB     512
 
 typedef struct golden {
     const char *model, *logits;
@@ -39,7 +39,8 @@ static mp_engine *open_engine(const mp_model *m, uint32_t threads, const char *i
 {
     mp_engine *e;
     mp_error err;
-    const mp_engine_params params = {.threads = threads, .n_ctx = 128, .n_seqs = 4, .n_batch = 256, .kv_type = kv, .isa = isa};
+    const mp_engine_params params = {
+        .threads = threads, .n_ctx = 128, .n_seqs = 4, .n_batch = 256, .kv_type = kv, .isa = isa};
     assert_ok(mp_engine_open(m, &params, &e, &err), &err);
     return e;
 }
@@ -61,7 +62,8 @@ static void run_pieces(mp_engine *e, uint32_t seq, const size_t *pieces, float *
     }
 }
 
-static const size_t WHOLE[] = {POSITIONS}, ONES[POSITIONS] = {[0 ... POSITIONS - 1] = 1}, ODD[] = {1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 96};
+static const size_t WHOLE[] = {POSITIONS}, ONES[POSITIONS] = {[0 ... POSITIONS - 1] = 1},
+                    ODD[] = {1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 96};
 
 static void check_golden(const golden *g)
 {
@@ -155,7 +157,8 @@ static void test_bad_batches_change_nothing(void **state)
     refuse(e, (mp_batch_token){.token = 1, .pos = 0}, MP_E_INVALID);
     refuse(e, (mp_batch_token){.token = 1, .seq = 4}, MP_E_INVALID);
     refuse(e, (mp_batch_token){.token = 1, .pos = 1, .point = 3}, MP_E_INVALID);
-    for (uint32_t pos = 0; pos < 127; pos++) assert_ok(mp_engine_step(e, &(mp_batch_token){.token = 1, .pos = pos}, 1, &err), &err);
+    for (uint32_t pos = 0; pos < 127; pos++)
+        assert_ok(mp_engine_step(e, &(mp_batch_token){.token = 1, .pos = pos}, 1, &err), &err);
     refuse(e, (mp_batch_token){.token = 1, .pos = 128}, MP_E_LIMIT);
     assert_int_equal(mp_engine_step(e, NULL, 0, &err), MP_E_INVALID);
     mp_engine_close(e);

@@ -7,10 +7,10 @@
 #include "base/clock.h"
 #include "refactor/refactor.h"
 
-#define CHUNK 256
+#define CHUNK            256
 #define THRESHOLD_TOKENS 16384
-#define GAIN_TOKENS 4096
-#define BISECTIONS 40
+#define GAIN_TOKENS      4096
+#define BISECTIONS       40
 
 typedef struct calibration {
     refactor *r;
@@ -23,9 +23,9 @@ typedef struct calibration {
     moe_rung rungs[LADDER_N_SHARES];
     moe_exec exec;
     acts in;
-    uint32_t *points;   /* [CHUNK] */
-    float *y_full, *y;  /* [CHUNK, d] */
-    float *scores;      /* [sampled, k0 * N], each token's from high to low */
+    uint32_t *points;  /* [CHUNK] */
+    float *y_full, *y; /* [CHUNK, d] */
+    float *scores;     /* [sampled, k0 * N], each token's from high to low */
     size_t n_sampled;
 } calibration;
 
@@ -43,7 +43,8 @@ static void lay_out_expert(void *arg, size_t e, unsigned thread)
 
 static tensor view(dtype type, const uint8_t *data, uint32_t cols, uint32_t rows, uint32_t mats)
 {
-    return (tensor){.type = type, .data = data, .cols = cols, .rows = rows, .mats = mats, .row_bytes = dtype_row_bytes(type, cols)};
+    return (tensor){
+        .type = type, .data = data, .cols = cols, .rows = rows, .mats = mats, .row_bytes = dtype_row_bytes(type, cols)};
 }
 
 static void describe_layer(calibration *c)
@@ -134,8 +135,10 @@ static size_t count_at_least(const float *sorted, size_t n, float tau)
     size_t low = 0, high = n;
     while (low < high) {
         const size_t mid = (low + high) / 2;
-        if (sorted[mid] >= tau) low = mid + 1;
-        else high = mid;
+        if (sorted[mid] >= tau)
+            low = mid + 1;
+        else
+            high = mid;
     }
     return low;
 }
@@ -161,8 +164,10 @@ static void find_threshold(void *arg, size_t p, unsigned thread)
     if (p == 0 || c->r->p.select == MP_SELECT_TOPK) return;
     for (int i = 0; i < BISECTIONS; i++) {
         const float mid = low + (high - low) / 2;
-        if (mean_budget(c, mid, rung->at_least) > c->r->budgets[p]) low = mid;
-        else high = mid;
+        if (mean_budget(c, mid, rung->at_least) > c->r->budgets[p])
+            low = mid;
+        else
+            high = mid;
     }
     rung->log_tau = high;
 }
@@ -191,7 +196,8 @@ static void run_point(calibration *c, uint32_t p, size_t n, float *y)
     moe_exec_apply(&c->exec, &c->layer, &c->in, c->points, n, y);
 }
 
-/* Per point, the factor that brings the reduced output nearest to the full one (least squares over tokens and outputs). */
+/* Per point, the factor that brings the reduced output nearest to the full one (least squares over tokens and outputs).
+ */
 static mp_status find_gains(calibration *c, mp_error *err)
 {
     refactor *r = c->r;

@@ -124,8 +124,7 @@ static void load_weights(const refactor *r, uint32_t e, expert_work *w)
         dtype_to_f32(from->down.type, tensor_row(&from->down, e, i), w->row, c);
         for (uint32_t j = 0; j < c; j++) w->columns[(size_t)j * d + i] = w->row[j];
     }
-    for (uint32_t j = 0; j < c; j++)
-        w->column_norm[j] = cblas_snrm2((int)d, w->columns + (size_t)j * d, 1);
+    for (uint32_t j = 0; j < c; j++) w->column_norm[j] = cblas_snrm2((int)d, w->columns + (size_t)j * d, 1);
 }
 
 /* out [n, c] = x [n, d] w [c, d]^T */
@@ -151,7 +150,8 @@ size_t expert_load(const refactor *r, const expert_tokens *l, uint32_t e, expert
     product(n, w, w->gate_w, r, w->a);
     product(n, w, w->up_w, r, w->up);
     for (size_t i = 0; i < n; i++)
-        r->engine->x.k->swiglu(w->a + i * r->split.width, w->up + i * r->split.width, w->a + i * r->split.width, r->split.width);
+        r->engine->x.k->swiglu(w->a + i * r->split.width, w->up + i * r->split.width, w->a + i * r->split.width,
+                               r->split.width);
     return n_fit;
 }
 
@@ -202,8 +202,10 @@ mp_status expert_partition(const refactor *r, uint32_t e, size_t n, size_t n_fit
     held.w = w->held;
     held.n_tokens = s->held_tokens = importance(r, w, n_fit, n, w->held);
 
-    if (r->p.solver == MP_SOLVER_ANNEAL) MP_TRY(partition_greedy(&fit, w->part, err));
-    else MP_TRY(partition_sort(&fit, w->part, err));
+    if (r->p.solver == MP_SOLVER_ANNEAL)
+        MP_TRY(partition_greedy(&fit, w->part, err));
+    else
+        MP_TRY(partition_sort(&fit, w->part, err));
     s->start = partition_objective(&fit, w->part);
     s->held_start = partition_objective(&held, w->part);
     const uint64_t before = clock_thread_cpu_ns();
@@ -227,10 +229,12 @@ void expert_targets(const refactor *r, const uint32_t *order, size_t n, expert_w
         const uint32_t *set = order + (size_t)p * s;
         for (uint32_t i = 0; i < s; i++)
             for (uint32_t j = 0; j < s; j++)
-                w->gram[i * s + j] = cblas_sdot((int)d, w->columns + (size_t)set[i] * d, 1, w->columns + (size_t)set[j] * d, 1);
+                w->gram[i * s + j] =
+                    cblas_sdot((int)d, w->columns + (size_t)set[i] * d, 1, w->columns + (size_t)set[j] * d, 1);
         for (size_t t = 0; t < n; t++)
             for (uint32_t j = 0; j < s; j++) a[t * s + j] = w->a[t * c + set[j]];
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)s, (int)s, 1, a, (int)s, w->gram, (int)s, 0, ga, (int)s);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)s, (int)s, 1, a, (int)s, w->gram, (int)s, 0,
+                    ga, (int)s);
         for (size_t t = 0; t < n; t++) {
             const float square = cblas_sdot((int)s, a + t * s, 1, ga + t * s, 1);
             target[t * parts + p] = sqrtf(fmaxf(square, 0));

@@ -18,17 +18,17 @@ void expert_tokens_clear(expert_tokens *l);
 /* Memory of one thread, for experts of at most `cap` tokens. */
 typedef struct expert_work {
     arena memory;
-    float *x;               /* [cap, d] inputs */
-    float *g;               /* [cap] mixing weights */
-    float *a, *up;          /* [cap, C] activations */
-    float *gate_w, *up_w;   /* [C, d] */
-    float *columns;         /* [C, d] down columns */
-    float *column_norm;     /* [C] */
-    float *weights, *held;  /* [partition tokens, C] importance, fitted and held out */
-    float *set;             /* [cap, 2S] activations of a set and their product with its Gram matrix */
-    float *gram;            /* [S, S] */
-    float *row;             /* [max(C, d)] */
-    uint16_t *part;         /* [C] */
+    float *x;              /* [cap, d] inputs */
+    float *g;              /* [cap] mixing weights */
+    float *a, *up;         /* [cap, C] activations */
+    float *gate_w, *up_w;  /* [C, d] */
+    float *columns;        /* [C, d] down columns */
+    float *column_norm;    /* [C] */
+    float *weights, *held; /* [partition tokens, C] importance, fitted and held out */
+    float *set;            /* [cap, 2S] activations of a set and their product with its Gram matrix */
+    float *gram;           /* [S, S] */
+    float *row;            /* [max(C, d)] */
+    uint16_t *part;        /* [C] */
 } expert_work;
 
 void expert_work_layout(const refactor *r, size_t cap, expert_work *w);
@@ -39,8 +39,8 @@ typedef struct expert_summary {
     uint64_t solver_ns;
 } expert_summary;
 
-/* Loads the tokens of expert e (inputs, mixing weights) and computes their activations. Returns how many of them are to be
- * fitted; the rest judge. */
+/* Loads the tokens of expert e (inputs, mixing weights) and computes their activations. Returns how many of them are to
+ * be fitted; the rest judge. */
 size_t expert_load(const refactor *r, const expert_tokens *l, uint32_t e, expert_work *w);
 /* Partitions its neurons into order [C]. */
 mp_status expert_partition(const refactor *r, uint32_t e, size_t n, size_t n_fit, expert_work *w, uint32_t *order,

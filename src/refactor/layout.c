@@ -1,5 +1,5 @@
-/* The artifact's layout of an expert (DESIGN 2): gate and up rows move whole, so any type stays bit-exact; the down matrix
- * is transposed, cut in tiles of W outputs and requantized along them, once. */
+/* The artifact's layout of an expert (DESIGN 2): gate and up rows move whole, so any type stays bit-exact; the down
+ * matrix is transposed, cut in tiles of W outputs and requantized along them, once. */
 #include <string.h>
 
 #include "refactor/refactor.h"
@@ -16,7 +16,8 @@ size_t layout_gate_up_bytes(const refactor *r, uint32_t layer)
 
 size_t layout_down_bytes(const refactor *r, uint32_t layer)
 {
-    return (size_t)r->split.width * (r->split.d / r->split.tile) * dtype_row_bytes(r->results[layer].down_type, r->split.tile);
+    return (size_t)r->split.width * (r->split.d / r->split.tile) *
+           dtype_row_bytes(r->results[layer].down_type, r->split.tile);
 }
 
 size_t layout_scratch(const refactor *r)
@@ -67,7 +68,8 @@ static void put_piece(dtype type, uint32_t w, const float *piece, float *back, u
     }
 }
 
-void layout_down(const refactor *r, uint32_t layer, uint32_t e, const uint32_t *order, float *buf, uint8_t *out, double error[2])
+void layout_down(const refactor *r, uint32_t layer, uint32_t e, const uint32_t *order, float *buf, uint8_t *out,
+                 double error[2])
 {
     const moe_shape *s = &r->split;
     const dtype type = r->results[layer].down_type;

@@ -22,7 +22,8 @@ void refactor_stage(refactor *r)
     r->stage_start = clock_now_ns();
 }
 
-mp_status refactor_progress(refactor *r, const char *stage, const char *unit, uint64_t done, uint64_t total, mp_error *err)
+mp_status refactor_progress(refactor *r, const char *stage, const char *unit, uint64_t done, uint64_t total,
+                            mp_error *err)
 {
     const mp_progress progress = {
         .stage = stage,
@@ -34,7 +35,8 @@ mp_status refactor_progress(refactor *r, const char *stage, const char *unit, ui
         .n_layers = (int)r->source->hp.n_layers,
     };
     if (!r->p.progress || r->p.progress(r->p.user, &progress)) return MP_OK;
-    return status_fail(err, MP_E_INTERRUPTED, "interrupted in layer %u of %u; finished layers are kept: go on with --resume", r->layer + 1,
+    return status_fail(err, MP_E_INTERRUPTED,
+                       "interrupted in layer %u of %u; finished layers are kept: go on with --resume", r->layer + 1,
                        r->source->hp.n_layers);
 }
 
@@ -77,6 +79,7 @@ static mp_status judge(refactor *r, const mp_model *m, mp_eval_result *out, mp_e
         .tokens = r->tokens + r->n_fit,
         .n_tokens = n,
         .n_ctx = r->ctx,
+        .bos = -1,
         .points = points,
         .n_points = r->n_points,
         .threads = r->p.threads,
@@ -203,7 +206,8 @@ void mp_refactor_report_clear(mp_refactor_report *report)
     *report = (mp_refactor_report){0};
 }
 
-mp_status mp_refactor(const char *source, const char *out, const mp_refactor_params *params, mp_refactor_report *report, mp_error *err)
+mp_status mp_refactor(const char *source, const char *out, const mp_refactor_params *params, mp_refactor_report *report,
+                      mp_error *err)
 {
     const uint64_t start = clock_now_ns();
     refactor r = {0};

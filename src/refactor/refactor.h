@@ -8,8 +8,8 @@
  * write.c     the artifact: header, tensors, curve
  * refactor.c  the order of all this
  *
- * Nothing of a model but the layer at hand is held in memory: two [tokens, d] arrays, one layer's split weights, and per
- * thread one expert's activations. Everything here belongs to one mp_refactor() call and its thread. */
+ * Nothing of a model but the layer at hand is held in memory: two [tokens, d] arrays, one layer's split weights, and
+ * per thread one expert's activations. Everything here belongs to one mp_refactor() call and its thread. */
 #ifndef REFACTOR_REFACTOR_H
 #define REFACTOR_REFACTOR_H
 
@@ -19,7 +19,7 @@
 /* What a finished layer leaves behind; all that write.c needs beside the source. */
 typedef struct layer_result {
     dtype gate_up_type, down_type; /* of the layer's experts in the artifact */
-    uint32_t *order; /* [E, C] original neuron numbers, set by set, most important set first */
+    uint32_t *order;               /* [E, C] original neuron numbers, set by set, most important set first */
     dtype probe_type, probe_in_type;
     uint8_t *probe;    /* [N*E] rows of rank (or d), NULL unless the gate is a probe */
     uint8_t *probe_in; /* [rank] rows of d, NULL where not factorised */
@@ -33,8 +33,8 @@ typedef struct refactor {
     const char *out_path;
     mp_model *source;
     mp_engine *engine;
-    moe_shape split; /* shape of the layers to come */
-    uint32_t gate_rank; /* probe: directions, 0 for not factorised; proxy: neurons */
+    moe_shape split;                 /* shape of the layers to come */
+    uint32_t gate_rank;              /* probe: directions, 0 for not factorised; proxy: neurons */
     double budgets[LADDER_N_SHARES]; /* mean sub-experts of each operating point */
     uint32_t n_points;
     char source_sha[65], calibration_sha[65], fingerprint[65];
@@ -64,12 +64,13 @@ static inline size_t refactor_subs(const refactor *r)
 
 /* Tells the caller; MP_E_INTERRUPTED where it wants to stop. A new stage name restarts the stage's clock. */
 void refactor_stage(refactor *r);
-mp_status refactor_progress(refactor *r, const char *stage, const char *unit, uint64_t done, uint64_t total, mp_error *err);
+mp_status refactor_progress(refactor *r, const char *stage, const char *unit, uint64_t done, uint64_t total,
+                            mp_error *err);
 
 /* profile.c */
-mp_status profile_start(refactor *r, mp_error *err);                   /* h = embeddings */
-mp_status profile_attention(refactor *r, mp_error *err);               /* h, x, experts, mix of r->layer */
-mp_status profile_advance(refactor *r, mp_error *err);                 /* h += experts(x): ready for the next layer */
+mp_status profile_start(refactor *r, mp_error *err);     /* h = embeddings */
+mp_status profile_attention(refactor *r, mp_error *err); /* h, x, experts, mix of r->layer */
+mp_status profile_advance(refactor *r, mp_error *err);   /* h += experts(x): ready for the next layer */
 
 /* split.c */
 mp_status split_layer(refactor *r, layer_result *out, mp_error *err);
@@ -82,13 +83,15 @@ size_t layout_down_bytes(const refactor *r, uint32_t layer);    /* of one expert
 /* Expert e of a layer, its neurons in `order` [C]. */
 void layout_gate_up(const refactor *r, uint32_t layer, uint32_t e, const uint32_t *order, float *buf, uint8_t *out);
 /* Adds the squared error and the squared norm of the down matrix to error[0], error[1]. */
-void layout_down(const refactor *r, uint32_t layer, uint32_t e, const uint32_t *order, float *buf, uint8_t *out, double error[2]);
+void layout_down(const refactor *r, uint32_t layer, uint32_t e, const uint32_t *order, float *buf, uint8_t *out,
+                 double error[2]);
 
 /* calibrate.c: fills out->tau and out->gain. */
 mp_status calibrate_layer(refactor *r, layer_result *out, mp_error *err);
 
 /* resume.c */
-mp_status resume_prepare(refactor *r, uint32_t *n_done, mp_error *err); /* loads finished layers, or clears what is there */
+mp_status resume_prepare(refactor *r, uint32_t *n_done,
+                         mp_error *err); /* loads finished layers, or clears what is there */
 mp_status resume_save(const refactor *r, uint32_t layer, mp_error *err);
 void resume_remove(const refactor *r);
 mp_status layer_result_alloc(const refactor *r, layer_result *l, mp_error *err);

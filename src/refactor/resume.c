@@ -153,7 +153,8 @@ static mp_status load_layer(const refactor *r, const char *path, layer_result *l
                       get_array(g, KEY_PROBE_BIAS, l->probe_bias, refactor_subs(r) * sizeof *l->probe_bias);
     gguf_close(g);
     if (good) return MP_OK;
-    return status_fail(err, MP_E_FORMAT, "%s belongs to a run with other settings or texts: run without --resume", path);
+    return status_fail(err, MP_E_FORMAT, "%s belongs to a run with other settings or texts: run without --resume",
+                       path);
 }
 
 mp_status resume_prepare(refactor *r, uint32_t *n_done, mp_error *err)

@@ -31,13 +31,14 @@ static mp_status choose_split(refactor *r, mp_error *err)
     const hparams *hp = &r->source->hp;
     const uint32_t n = r->p.n_parts ? r->p.n_parts : default_parts(hp->expert_width);
     if (n > hp->expert_width || hp->expert_width % n)
-        return status_fail(err, MP_E_INVALID, "%u parts do not divide experts of %u neurons: choose a divisor, as %u", n, hp->expert_width,
-                           default_parts(hp->expert_width));
+        return status_fail(err, MP_E_INVALID, "%u parts do not divide experts of %u neurons: choose a divisor, as %u",
+                           n, hp->expert_width, default_parts(hp->expert_width));
     r->split = r->source->moe[0].shape;
     r->split.n_parts = r->p.n_parts = n;
     r->split.part_width = hp->expert_width / n;
     r->split.tile = moe_tile(hp->n_embd);
-    if ((uint64_t)n * hp->n_experts > 1u << 20) return status_fail(err, MP_E_LIMIT, "%u parts of %u experts are too many", n, hp->n_experts);
+    if ((uint64_t)n * hp->n_experts > 1u << 20)
+        return status_fail(err, MP_E_LIMIT, "%u parts of %u experts are too many", n, hp->n_experts);
     return MP_OK;
 }
 
@@ -69,16 +70,18 @@ static bool fits(dtype type, uint32_t width)
 static mp_status choose_types(refactor *r, mp_error *err)
 {
     const dtype asked = r->p.type ? dtype_by_name(r->p.type) : DTYPE_NONE;
-    if (r->p.type && asked == DTYPE_NONE) return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", r->p.type, dtype_list());
+    if (r->p.type && asked == DTYPE_NONE)
+        return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", r->p.type, dtype_list());
     for (uint32_t l = 0; l < r->source->hp.n_layers; l++) {
         const moe_weights *w = &r->source->moe[l].w;
         layer_result *out = &r->results[l];
         out->gate_up_type = asked == DTYPE_NONE ? w->gate.type : asked;
         out->down_type = asked == DTYPE_NONE ? w->down.type : asked;
         if (!fits(out->gate_up_type, r->split.d))
-            return status_fail(err, MP_E_INVALID, "rows of %u are not whole blocks of %s: choose another --type", r->split.d,
-                               dtype_get(out->gate_up_type)->name);
-        if (!fits(out->down_type, r->split.tile)) out->down_type = fits(DTYPE_Q8_0, r->split.tile) ? DTYPE_Q8_0 : DTYPE_F32;
+            return status_fail(err, MP_E_INVALID, "rows of %u are not whole blocks of %s: choose another --type",
+                               r->split.d, dtype_get(out->gate_up_type)->name);
+        if (!fits(out->down_type, r->split.tile))
+            out->down_type = fits(DTYPE_Q8_0, r->split.tile) ? DTYPE_Q8_0 : DTYPE_F32;
     }
     return MP_OK;
 }
@@ -109,9 +112,9 @@ static void fill_defaults(refactor *r, const mp_refactor_params *params)
 
 static mp_status check_text(const char *what, const char *text, size_t len, mp_error *err)
 {
-    size_t at;
     if (!text || len == 0) return status_fail(err, MP_E_INVALID, "the %s text is empty", what);
-    if (!utf8_valid(text, len, &at)) return status_fail(err, MP_E_INVALID, "the %s text is not UTF-8 at byte %zu", what, at);
+    const size_t valid = utf8_valid(text, len);
+    if (valid < len) return status_fail(err, MP_E_INVALID, "the %s text is not UTF-8 at byte %zu", what, valid);
     return MP_OK;
 }
 
@@ -120,8 +123,9 @@ static mp_status select_tokens(refactor *r, const int32_t *all, size_t n_all, mp
 {
     const size_t ctx = r->ctx, have = n_all / ctx, want = r->p.max_tokens / ctx, n = have < want ? have : want;
     if (n < 2)
-        return status_fail(err, MP_E_INVALID, "the calibration text is too short: %zu tokens, at least %zu are needed (--max-tokens %llu)", n_all,
-                           2 * ctx, (unsigned long long)r->p.max_tokens);
+        return status_fail(err, MP_E_INVALID,
+                           "the calibration text is too short: %zu tokens, at least %zu are needed (--max-tokens %llu)",
+                           n_all, 2 * ctx, (unsigned long long)r->p.max_tokens);
     const size_t judges = n < JUDGE_EVERY ? 1 : n / JUDGE_EVERY, every = n / judges;
     size_t fit = 0, judge = n - judges;
     r->n_tokens = n * ctx;
@@ -179,9 +183,10 @@ static void make_fingerprint(refactor *r)
 {
     char text[512];
     const mp_refactor_params *p = &r->p;
-    const int n = snprintf(text, sizeof text, "%d %s %s %u %d %d %u %d %d %s %zu %u %u %llu", MODEL_ARTIFACT_VERSION, r->source_sha,
-                           r->calibration_sha, p->n_parts, p->solver, p->gate, r->gate_rank, p->select, p->no_gain, p->type ? p->type : "",
-                           r->n_tokens, p->max_tokens_per_expert, r->ctx, (unsigned long long)p->seed);
+    const int n =
+        snprintf(text, sizeof text, "%d %s %s %u %d %d %u %d %d %s %zu %u %u %llu", MODEL_ARTIFACT_VERSION,
+                 r->source_sha, r->calibration_sha, p->n_parts, p->solver, p->gate, r->gate_rank, p->select, p->no_gain,
+                 p->type ? p->type : "", r->n_tokens, p->max_tokens_per_expert, r->ctx, (unsigned long long)p->seed);
     sha256_hex(text, (size_t)n, r->fingerprint);
 }
 
@@ -195,7 +200,8 @@ static mp_status take_memory(refactor *r, mp_error *err)
     r->experts = malloc(n * k0 * sizeof *r->experts);
     r->mix = malloc(n * k0 * sizeof *r->mix);
     if (!r->h || !r->x || !r->experts || !r->mix)
-        return status_no_memory(err, 2 * n * (d + k0) * sizeof *r->h, "the calibration tokens' states (lower --max-tokens)");
+        return status_no_memory(err, 2 * n * (d + k0) * sizeof *r->h,
+                                "the calibration tokens' states (lower --max-tokens)");
     for (uint32_t l = 0; l < r->source->hp.n_layers; l++) MP_TRY(layer_result_alloc(r, &r->results[l], err));
     const mp_engine_params params = {.threads = r->p.threads, .n_ctx = r->ctx, .n_batch = r->ctx, .n_logits = 1};
     return mp_engine_open(r->source, &params, &r->engine, err);
@@ -212,7 +218,8 @@ static mp_status open_source(refactor *r, const char *path, mp_error *err)
     return r->results ? MP_OK : status_no_memory(err, r->source->hp.n_layers * sizeof *r->results, "layers");
 }
 
-mp_status refactor_setup(refactor *r, const char *source, const char *out, const mp_refactor_params *params, mp_error *err)
+mp_status refactor_setup(refactor *r, const char *source, const char *out, const mp_refactor_params *params,
+                         mp_error *err)
 {
     r->out_path = out;
     r->p.force = params->force;

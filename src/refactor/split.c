@@ -9,7 +9,8 @@
 #include "refactor/expert_fit.h"
 #include "refactor/gate_fit.h"
 
-/* Ridge strengths tried, in multiples of the Gram matrix's mean diagonal: .01 to .05 suits 10,000 tokens, .3 a few hundred. */
+/* Ridge strengths tried, in multiples of the Gram matrix's mean diagonal: .01 to .05 suits 10,000 tokens, .3 a few
+ * hundred. */
 static const double LAMBDAS[] = {0.003, 0.01, 0.03, 0.1, 0.3, 1};
 /* Tokens of a layer's covariance product. */
 #define COV_BLOCK 4096
@@ -30,8 +31,8 @@ typedef struct split_job {
     uint32_t first;          /* expert of the wave */
 } split_job;
 
-/* A rank whose gate costs at most this share of the full expert compute. Measured on the demo model: quality rises with the
- * rank until the probes are whole, and past this its price outgrows what it saves. */
+/* A rank whose gate costs at most this share of the full expert compute. Measured on the demo model: quality rises with
+ * the rank until the probes are whole, and past this its price outgrows what it saves. */
 #define GATE_SHARE_LIMIT 0.045
 
 uint32_t split_default_rank(const moe_shape *s)
@@ -136,7 +137,7 @@ out:
     return status;
 }
 
-/* A probe matters as much as the mixing weights its expert receives. */
+/* A probe's squared error matters as much as the squared mixing weights its expert receives. */
 static void probe_weights(const split_job *j, float *weight)
 {
     const refactor *r = j->r;
@@ -147,7 +148,7 @@ static void probe_weights(const split_job *j, float *weight)
             const float g = r->mix[(size_t)j->lists.token[i] * r->split.n_used + j->lists.slot[i]];
             sum += (double)(g * g);
         }
-        for (uint32_t n = 0; n < parts; n++) weight[e * parts + n] = (float)sqrt(sum / (double)r->n_tokens);
+        for (uint32_t n = 0; n < parts; n++) weight[e * parts + n] = (float)(sum / (double)r->n_tokens);
     }
 }
 
@@ -166,8 +167,8 @@ static mp_status find_directions(split_job *j, float *in, mp_error *err)
         status = probe_factorise(j->rows, subs, (uint32_t)d, cov, weight, (uint32_t)rank, in, j->small, err);
     }
     if (!status)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)r->n_tokens, (int)rank, (int)d, 1, r->x, (int)d, in, (int)d, 0,
-                    j->z, (int)rank);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)r->n_tokens, (int)rank, (int)d, 1, r->x, (int)d, in,
+                    (int)d, 0, j->z, (int)rank);
     free(cov);
     free(weight);
     return status;

@@ -1,5 +1,5 @@
-/* The artifact (DESIGN 2): the source with every ffn_{gate,up,down}_exps replaced by sub-experts, probes and the neurons'
- * original numbers; the rest is copied bit for bit. One expert at a time is in memory. */
+/* The artifact (DESIGN 2): the source with every ffn_{gate,up,down}_exps replaced by sub-experts, probes and the
+ * neurons' original numbers; the rest is copied bit for bit. One expert at a time is in memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,8 +54,8 @@ static mp_status set_provenance(const artifact *a, mp_error *err)
 }
 
 /* keep [n_points]: the points that stay. One float per (point, layer), layers fastest. */
-static mp_status set_rungs(const artifact *a, const char *key, const bool *keep, float (*get)(const layer_result *, uint32_t),
-                           mp_error *err)
+static mp_status set_rungs(const artifact *a, const char *key, const bool *keep,
+                           float (*get)(const layer_result *, uint32_t), mp_error *err)
 {
     const refactor *r = a->r;
     const uint32_t layers = r->source->hp.n_layers;
@@ -92,8 +92,8 @@ static mp_status set_ladder(const artifact *a, const bool *keep, mp_error *err)
 }
 
 /* points [n_points], or NULL for room only. */
-static mp_status set_curve(const artifact *a, const bool *keep, const mp_point *points, const char *sha, uint64_t tokens,
-                           uint32_t context, mp_error *err)
+static mp_status set_curve(const artifact *a, const bool *keep, const mp_point *points, const char *sha,
+                           uint64_t tokens, uint32_t context, mp_error *err)
 {
     const refactor *r = a->r;
     MP_TRY(gguf_set_string(a->w, LADDER_KEY_EVAL, sha, err));
@@ -103,7 +103,8 @@ static mp_status set_curve(const artifact *a, const bool *keep, const mp_point *
         float values[LADDER_N_SHARES] = {0};
         size_t n = 0;
         for (uint32_t p = 0; p < r->n_points; p++)
-            if (keep[p]) values[n++] = points ? (float)*(const double *)((const char *)&points[p] + LADDER_CURVE[c].offset) : 0;
+            if (keep[p])
+                values[n++] = points ? (float)*(const double *)((const char *)&points[p] + LADDER_CURVE[c].offset) : 0;
         MP_TRY(gguf_set_array(a->w, LADDER_CURVE[c].key, GGUF_F32, values, n, err));
     }
     return MP_OK;
@@ -120,14 +121,18 @@ static int layer_of(const char *name, const char *suffix)
     return strcmp(name + end, suffix) ? -1 : (int)layer;
 }
 
-static mp_status add(const artifact *a, unsigned layer, const char *suffix, int type, uint64_t cols, uint64_t rows, uint64_t mats,
-                     mp_error *err)
+static mp_status add(const artifact *a, unsigned layer, const char *suffix, int type, uint64_t cols, uint64_t rows,
+                     uint64_t mats, mp_error *err)
 {
     char name[NAME_CAP];
     const uint64_t dims[3] = {cols, rows, mats};
     const size_t row = type == MODEL_TYPE_I32 ? cols * 4 : dtype_row_bytes(type, cols);
     snprintf(name, sizeof name, "blk.%u.%s", layer, suffix);
-    return gguf_add_tensor(a->w, name, type, mats ? 3 : rows ? 2 : 1, dims, row * (rows ? rows : 1) * (mats ? mats : 1), err);
+    return gguf_add_tensor(a->w, name, type,
+                           mats   ? 3
+                           : rows ? 2
+                                  : 1,
+                           dims, row * (rows ? rows : 1) * (mats ? mats : 1), err);
 }
 
 /* Everything that takes the place of a layer's experts, in the order write_layer() writes it. */
@@ -138,7 +143,8 @@ static mp_status add_layer(const artifact *a, unsigned layer, mp_error *err)
     const layer_result *l = &r->results[layer];
     const uint64_t subs = refactor_subs(r);
     MP_TRY(add(a, layer, "ffn_gate_up_subs.weight", l->gate_up_type, s->d, 2 * (uint64_t)s->part_width, subs, err));
-    MP_TRY(add(a, layer, "ffn_down_subs.weight", l->down_type, s->tile, (uint64_t)s->part_width * (s->d / s->tile), subs, err));
+    MP_TRY(add(a, layer, "ffn_down_subs.weight", l->down_type, s->tile, (uint64_t)s->part_width * (s->d / s->tile),
+               subs, err));
     if (r->p.gate == MP_GATE_PROBE) {
         if (r->gate_rank) MP_TRY(add(a, layer, "ffn_probe_in.weight", l->probe_in_type, s->d, r->gate_rank, 0, err));
         MP_TRY(add(a, layer, "ffn_probe.weight", l->probe_type, r->gate_rank ? r->gate_rank : s->d, subs, 0, err));
@@ -154,8 +160,10 @@ static mp_status add_tensors(const artifact *a, mp_error *err)
         const gguf_tensor *t = gguf_tensor_at(from, i);
         const int layer = layer_of(t->name, "ffn_gate_exps.weight");
         if (layer_of(t->name, "ffn_up_exps.weight") >= 0 || layer_of(t->name, "ffn_down_exps.weight") >= 0) continue;
-        if (layer >= 0) MP_TRY(add_layer(a, (unsigned)layer, err));
-        else MP_TRY(gguf_add_tensor(a->w, t->name, t->dtype, t->n_dims, t->dims, t->bytes, err));
+        if (layer >= 0)
+            MP_TRY(add_layer(a, (unsigned)layer, err));
+        else
+            MP_TRY(gguf_add_tensor(a->w, t->name, t->dtype, t->n_dims, t->dims, t->bytes, err));
     }
     return MP_OK;
 }
@@ -176,7 +184,8 @@ static mp_status write_layer(const artifact *a, uint32_t layer, mp_error *err)
     if (r->p.gate == MP_GATE_PROBE) {
         const size_t cols = r->gate_rank ? r->gate_rank : r->split.d, subs = refactor_subs(r);
         if (r->gate_rank)
-            MP_TRY(gguf_writer_data(a->w, l->probe_in, r->gate_rank * dtype_row_bytes(l->probe_in_type, r->split.d), err));
+            MP_TRY(
+                gguf_writer_data(a->w, l->probe_in, r->gate_rank * dtype_row_bytes(l->probe_in_type, r->split.d), err));
         MP_TRY(gguf_writer_data(a->w, l->probe, subs * dtype_row_bytes(l->probe_type, cols), err));
         MP_TRY(gguf_writer_data(a->w, l->probe_bias, subs * sizeof *l->probe_bias, err));
     }
@@ -243,7 +252,8 @@ mp_status artifact_write(refactor *r, artifact **out, const char **path, mp_erro
     return status;
 }
 
-mp_status artifact_finish(artifact *a, const bool *keep, const mp_point *points, const mp_eval_result *curve, mp_error *err)
+mp_status artifact_finish(artifact *a, const bool *keep, const mp_point *points, const mp_eval_result *curve,
+                          mp_error *err)
 {
     MP_TRY(set_ladder(a, keep, err));
     if (curve) MP_TRY(set_curve(a, keep, points, curve->text_sha256, curve->tokens, curve->n_ctx, err));
