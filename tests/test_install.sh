@@ -79,7 +79,7 @@ links_static() {
 
 exports() { nm -D --defined-only --format=posix "$lib/libmoeprism.so" | awk '$2 ~ /^[TDB]$/ { sub("@.*", "", $1); print $1 }' | sort; }
 declared() { grep -oE '\bmp_[a-z0-9_]+\(' include/moeprism.h | tr -d '(' | sort -u; }
-exports_only_ours() { ! exports | grep -v '^mp_'; }
+exports_only_ours() { [ -n "$(exports)" ] && ! exports | grep -v "^mp_"; }
 # Functions that comments mention with parentheses are declared too, so the two lists must be the same.
 exports_what_is_declared() { diff <(declared) <(exports); }
 
@@ -95,7 +95,7 @@ completes() {
         - "$root/opt/prism/share/bash-completion/completions/moeprism" | grep -x refactor
 }
 
-leaves_nothing() { make_it uninstall && [ -z "$(installed_files)" ]; }
+leaves_nothing() { [ -n "$(installed_files)" ] && make_it uninstall && [ -z "$(installed_files)" ]; }
 
 echo 1..10
 check 'install' make_it install
