@@ -122,9 +122,9 @@ void table_print_markdown(const table *t, FILE *out)
 void table_print_html(const table *t, const char *caption, FILE *out)
 {
     if (table_failed(t)) return;
-    fputs("<table>\n<caption>", out);
+    fputs("<table>\n<caption><span>", out);
     utf8_print_html(caption, out);
-    fputs("</caption>\n<thead>\n", out);
+    fputs("</span></caption>\n<thead>\n", out);
     for (size_t i = 0; i < t->n_cells; i++) {
         const size_t column = i % t->n_columns;
         const bool heading = i < t->n_columns, row_heading = !heading && column == 0;

@@ -1,0 +1,135 @@
+#include "cli/bench_run.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "cli/interrupt.h"
+
+/* What a run adds up beside its time. */
+typedef struct tally {
+    double share_sum;
+    uint64_t tokens;
+} tally;
+
+mp_status bench_runner_open(bench_runner *runner, const mp_engine_params *params, mp_error *err)
+{
+    runner->params = *params;
+    runner->batch = calloc(params->n_batch, sizeof *runner->batch);
+    if (runner->batch == NULL) return status_no_memory(err, params->n_batch * sizeof *runner->batch, "a batch");
+    return mp_engine_open(runner->model, params, &runner->engine, err);
+}
+
+void bench_runner_close(bench_runner *runner)
+{
+    mp_engine_close(runner->engine);
+    free(runner->batch);
+    runner->engine = NULL;
+    runner->batch = NULL;
+}
+
+static mp_status step(bench_runner *runner, size_t n, tally *sum, mp_error *err)
+{
+    MP_TRY(mp_engine_step(runner->engine, runner->batch, n, err));
+    for (size_t i = 0; i < n; i++) sum->share_sum += mp_engine_compute_share(runner->engine, i);
+    sum->tokens += n;
+    return interrupt_seen() ? status_fail(err, MP_E_INTERRUPTED, "interrupted") : MP_OK;
+}
+
+static int32_t random_token(const bench_runner *runner, rng *random)
+{
+    return (int32_t)rng_below(random, mp_model_get_info(runner->model)->n_vocab);
+}
+
+static mp_status prompt_test(bench_runner *runner, const bench_test *test, rng *random, tally *sum, mp_error *err)
+{
+    for (uint32_t pos = 0; pos < test->n_prompt;) {
+        const uint32_t left = test->n_prompt - pos;
+        const uint32_t n = left < runner->params.n_batch ? left : runner->params.n_batch;
+        for (uint32_t i = 0; i < n; i++)
+            runner->batch[i] = (mp_batch_token){.token = random_token(runner, random),
+                                                .pos = pos + i,
+                                                .point = test->point,
+                                                .logits = pos + i + 1 == test->n_prompt};
+        MP_TRY(step(runner, n, sum, err));
+        pos += n;
+    }
+    return MP_OK;
+}
+
+static mp_status gen_test(bench_runner *runner, const bench_test *test, rng *random, tally *sum, mp_error *err)
+{
+    for (uint32_t pos = 0; pos < test->n_gen; pos++) {
+        for (uint32_t s = 0; s < test->n_seqs; s++)
+            runner->batch[s] = (mp_batch_token){
+                .token = random_token(runner, random), .seq = s, .pos = pos, .point = test->point, .logits = true};
+        MP_TRY(step(runner, test->n_seqs, sum, err));
+    }
+    return MP_OK;
+}
+
+/* Every run of a test draws the same tokens. */
+static mp_status one_run(bench_runner *runner, const bench_test *test, uint64_t *ns, tally *sum, mp_error *err)
+{
+    rng random;
+    rng_init(&random, runner->seed);
+    for (uint32_t s = 0; s < test->n_seqs; s++) mp_engine_seq_truncate(runner->engine, s, 0);
+    const uint64_t start = clock_now_ns();
+    const mp_status status =
+        test->n_prompt > 0 ? prompt_test(runner, test, &random, sum, err) : gen_test(runner, test, &random, sum, err);
+    *ns = clock_now_ns() - start;
+    for (uint32_t s = 0; s < test->n_seqs; s++) mp_engine_seq_truncate(runner->engine, s, 0);
+    return status;
+}
+
+static mp_timings since(const mp_timings *now, const mp_timings *before)
+{
+    return (mp_timings){
+        .steps = now->steps - before->steps,
+        .tokens = now->tokens - before->tokens,
+        .total_ns = now->total_ns - before->total_ns,
+        .attention_ns = now->attention_ns - before->attention_ns,
+        .router_ns = now->router_ns - before->router_ns,
+        .gate_ns = now->gate_ns - before->gate_ns,
+        .experts_ns = now->experts_ns - before->experts_ns,
+        .head_ns = now->head_ns - before->head_ns,
+    };
+}
+
+static void stamp(char *buf, size_t cap)
+{
+    const time_t now = time(NULL);
+    struct tm parts;
+    if (gmtime_r(&now, &parts) == NULL || strftime(buf, cap, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0) buf[0] = '\0';
+}
+
+/* The first run touches all memory and does not count; for generation one step does that. */
+static mp_status warm_up(bench_runner *runner, const bench_test *test, mp_error *err)
+{
+    bench_test warm = *test;
+    tally unused = {0};
+    uint64_t ns;
+    if (warm.n_gen > 1) warm.n_gen = 1;
+    return one_run(runner, &warm, &ns, &unused, err);
+}
+
+mp_status bench_run(bench_runner *runner, const bench_test *test, bench_result *result, mp_error *err)
+{
+    tally sum = {0};
+    result->test = *test;
+    result->samples_ns = calloc(runner->repetitions, sizeof *result->samples_ns);
+    if (result->samples_ns == NULL) return status_no_memory(err, runner->repetitions, "samples");
+    MP_TRY(warm_up(runner, test, err));
+    stamp(result->test_time, sizeof result->test_time);
+    const mp_timings before = mp_engine_timings(runner->engine);
+    for (uint32_t i = 0; i < runner->repetitions; i++) {
+        MP_TRY(one_run(runner, test, &result->samples_ns[i], &sum, err));
+        result->n_samples++;
+    }
+    const mp_timings after = mp_engine_timings(runner->engine);
+    result->timings = since(&after, &before);
+    result->compute_share = sum.share_sum / (double)sum.tokens;
+    return MP_OK;
+}

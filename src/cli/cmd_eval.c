@@ -1,0 +1,232 @@
+/* eval: perplexity and distance to the full model, at each operating point. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "cli/cli.h"
+#include "cli/eval_report.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+typedef struct eval_options {
+    cli_common common;
+    const char *text, *against, *html;
+    option_text json;
+    option_list points;
+    uint32_t n_ctx, override_experts;
+    uint64_t max_tokens;
+} eval_options;
+
+static bool is_whole(const mp_model *model)
+{
+    return mp_model_get_info(model)->n_parts <= 1;
+}
+
+/* Numbers of whole experts worth comparing with: k0, 3/4, 1/2, 3/8, 1/4, 1/8 of it and 1; at most 7, falling. */
+static size_t choose_experts(uint32_t k0, uint32_t experts[7])
+{
+    static const uint32_t eighths[] = {8, 6, 4, 3, 2, 1, 0};
+    size_t n = 0;
+    for (size_t i = 0; i < CLI_COUNT(eighths); i++) {
+        const uint32_t k = eighths[i] * k0 / 8 > 1 ? eighths[i] * k0 / 8 : 1;
+        if (n == 0 || k < experts[n - 1]) experts[n++] = k;
+    }
+    return n;
+}
+
+/* The whole model `report->against`, run as other engines run it, with fewer experts. */
+static mp_status eval_whole(eval_report *report, const mp_eval_params *params, mp_error *err)
+{
+    static const uint32_t full = 0;
+    uint32_t experts[7];
+    const mp_model_info *info = mp_model_get_info(report->against);
+    const size_t n = choose_experts(info->n_experts_used, experts);
+    report->whole = calloc(n, sizeof *report->whole);
+    if (report->whole == NULL) return status_no_memory(err, n * sizeof *report->whole, "a report");
+    for (size_t i = 0; i < n; i++) {
+        const mp_model_params fewer = {.override_experts = experts[i]};
+        mp_eval_params one = *params;
+        mp_eval_result result = {0};
+        mp_model *model;
+        one.points = &full;
+        one.n_points = 1;
+        one.against = report->against;
+        MP_TRY(mp_model_open(info->path, &fewer, &model, err));
+        const mp_status status = mp_eval(model, &one, &result, err);
+        if (status == MP_OK) {
+            mp_eval_point *point = &report->whole[report->n_whole++];
+            *point = result.points[0];
+            point->point = experts[i];
+            point->experts = experts[i];
+            point->compute_share = (double)experts[i] / info->n_experts_used;
+        }
+        mp_eval_result_clear(&result);
+        mp_model_close(model);
+        MP_TRY(status);
+    }
+    return MP_OK;
+}
+
+static mp_status check_points(const mp_model *model, const option_list *points, mp_error *err)
+{
+    for (size_t i = 0; i < points->n; i++)
+        if (mp_model_point(model, points->values[i]) == NULL)
+            return status_fail(err, MP_E_INVALID, "there is no operating point %u (see 'moeprism info')",
+                               points->values[i]);
+    return MP_OK;
+}
+
+static mp_status measure(eval_report *report, const eval_options *o, const char *text, size_t len, mp_error *err)
+{
+    static const uint32_t full = 0;
+    progress shown;
+    mp_eval_params params = {
+        .text = text,
+        .len = len,
+        .n_ctx = o->n_ctx,
+        .max_tokens = o->max_tokens,
+        .points = o->points.values,
+        .n_points = o->points.n,
+        .against = report->against,
+        .threads = o->common.threads,
+        .isa = o->common.isa,
+        .progress = progress_update,
+        .user = &shown,
+    };
+    if (o->points.all || (o->points.n == 0 && !is_whole(report->model))) {
+        params.points = NULL;
+        params.n_points = 0;
+    } else if (o->points.n == 0) {
+        params.points = &full;
+        params.n_points = 1;
+    }
+    MP_TRY(check_points(report->model, &o->points, err));
+    MP_TRY(machine_describe(&report->machine, report->model, NULL, &o->common, err));
+    progress_begin(&shown, true);
+    interrupt_catch();
+    mp_status status = mp_eval(report->model, &params, &report->result, err);
+    if (status == MP_OK && report->against != NULL && is_whole(report->against) && !is_whole(report->model))
+        status = eval_whole(report, &params, err);
+    progress_end(&shown, status == MP_OK);
+    interrupt_release();
+    return status;
+}
+
+static mp_status deliver(const eval_report *report, const eval_options *o, mp_error *err)
+{
+    const bool json_only = o->json.given && (o->json.text == NULL || strcmp(o->json.text, "-") == 0);
+    if (json_only)
+        MP_TRY(output_json(eval_report_json(report), NULL, err));
+    else
+        eval_report_print(report, stdout);
+    MP_TRY(cli_flush(err));
+    if (o->json.given && !json_only) MP_TRY(output_json(eval_report_json(report), o->json.text, err));
+    if (o->html == NULL) return MP_OK;
+    output page;
+    MP_TRY(output_begin(&page, err));
+    const mp_status status = eval_report_html(report, page.stream, err);
+    if (status == MP_OK) return output_finish(&page, o->html, err);
+    output_drop(&page);
+    return status;
+}
+
+static int run(const cli_command *self, const void *options)
+{
+    (void)self;
+    const eval_options *o = options;
+    const mp_model_params params = {.override_experts = o->override_experts};
+    mp_error err;
+    eval_report report = {0};
+    mp_model *model = NULL, *against = NULL;
+    char *text = NULL;
+    size_t len = 0;
+    mp_status status = mp_model_open(o->common.args[0], &params, &model, &err);
+    if (status == MP_OK && o->against != NULL) status = mp_model_open(o->against, NULL, &against, &err);
+    if (status == MP_OK) status = input_read(o->text, &text, &len, &err);
+    report.model = model;
+    report.against = against;
+    if (status == MP_OK) status = measure(&report, o, text, len, &err);
+    if (status == MP_OK) status = deliver(&report, o, &err);
+    eval_report_clear(&report);
+    free(text);
+    mp_model_close(against);
+    mp_model_close(model);
+    return status == MP_OK ? STATUS_OK : cli_fail(&err);
+}
+
+#define AT(member) offsetof(eval_options, member)
+
+static const option_spec specs[] = {
+    {.name = "text",
+     .kind = OPTION_TEXT,
+     .offset = AT(text),
+     .argument = "FILE",
+     .required = true,
+     .help = "the text to evaluate on; - is standard input"},
+    {.name = "ctx-size",
+     .letter = 'c',
+     .kind = OPTION_U32,
+     .offset = AT(n_ctx),
+     .argument = "N",
+     .min = 2,
+     .max = 1 << 24,
+     .help = "tokens of a chunk (default: 512, or the model's context if smaller)"},
+    {.name = "points",
+     .kind = OPTION_POINTS,
+     .offset = AT(points),
+     .argument = "LIST",
+     .help = "operating points, as 0,3,5-7 or all (default: all of an artifact, 0 of a whole model)"},
+    {.name = "override-experts",
+     .kind = OPTION_U32,
+     .offset = AT(override_experts),
+     .argument = "K",
+     .min = 1,
+     .max = 65536,
+     .help = "run K experts per token instead of the model's number; whole models only"},
+    {.name = "against",
+     .kind = OPTION_TEXT,
+     .offset = AT(against),
+     .argument = "MODEL",
+     .help = "take the KL to this model at full instead; a whole model is also run with fewer of its experts"},
+    {.name = "max-tokens",
+     .kind = OPTION_U64,
+     .offset = AT(max_tokens),
+     .argument = "N",
+     .min = 1,
+     .max = 1e12,
+     .help = "stop after N tokens of the text (default: all of it)"},
+    {.name = "json",
+     .kind = OPTION_OPTIONAL_TEXT,
+     .offset = AT(json),
+     .argument = "FILE",
+     .help = "write JSON to FILE; without FILE, to standard output in place of the table"},
+    {.name = "html",
+     .kind = OPTION_TEXT,
+     .offset = AT(html),
+     .argument = "FILE",
+     .help = "write a page with a chart to FILE"},
+    CLI_OPTION_THREADS,
+    CLI_OPTION_ISA,
+};
+
+static const eval_options defaults;
+
+const cli_command cmd_eval = {
+    .name = "eval",
+    .arguments = "MODEL --text FILE [options]",
+    .summary = "perplexity and KL of the operating points on a text",
+    .details = "Cuts a text into chunks, scores the second half of each and prints, for every operating point, the "
+               "share of the expert compute used, the perplexity with its standard error, mean and 99th percentile "
+               "of the KL divergence to the full model and how often the likeliest token is the same.",
+    .example = "eval model-prism.gguf --text heldout.txt --against model.gguf --html curve.html",
+    .options = specs,
+    .n_options = CLI_COUNT(specs),
+    .defaults = &defaults,
+    .size = sizeof defaults,
+    .min_args = 1,
+    .max_args = 1,
+    .missing = "model",
+    .run = run,
+};

@@ -1,0 +1,234 @@
+/* run: goes on with a text. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "cli/cli.h"
+#include "cli/generate.h"
+#include "cli/interactive.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/quality.h"
+
+typedef struct run_options {
+    cli_common common;
+    const char *prompt, *file;
+    quality_options quality;
+    uint32_t override_experts, n_predict, n_ctx, top_k, repeat_last;
+    double temperature, top_p, min_p, repeat_penalty;
+    uint64_t seed;
+    bool no_display_prompt;
+} run_options;
+
+static uint64_t random_seed(void)
+{
+    uint32_t seed;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != (ssize_t)sizeof seed) seed = (uint32_t)clock_now_ns();
+    return seed; /* 32 bits: short enough to type again */
+}
+
+/* The text of -p, -f or standard input. A file's last newline is its editor's, not the prompt's. */
+static mp_status read_prompt(const run_options *o, char **text, size_t *len, mp_error *err)
+{
+    if (o->prompt != NULL) {
+        *text = strdup(o->prompt);
+        *len = strlen(o->prompt);
+        return *text != NULL ? MP_OK : status_no_memory(err, *len + 1, "the prompt");
+    }
+    const mp_status status = input_read(o->file, text, len, err);
+    if (status == MP_OK && *len > 0 && (*text)[*len - 1] == '\n') (*len)--;
+    if (status == MP_OK && *len > 0 && (*text)[*len - 1] == '\r') (*len)--;
+    return status;
+}
+
+static mp_status once(generator *g, const run_options *o, mp_error *err)
+{
+    generate_end end;
+    char *text = NULL;
+    size_t len = 0;
+    mp_status status = read_prompt(o, &text, &len, err);
+    interrupt_catch();
+    if (status == MP_OK) status = generator_feed(g, text, len, err);
+    if (status == MP_OK) {
+        if (!o->no_display_prompt) fwrite(text, 1, len, stdout);
+        fflush(stdout);
+        status = generator_run(g, o->n_predict, stdout, &end, err);
+    }
+    free(text);
+    const bool stopped = interrupt_seen();
+    interrupt_release();
+    if (status != MP_OK) return status;
+    puts("");
+    status = cli_flush(err);
+    if (status != MP_OK) return status;
+    generator_print_stats(g, stderr);
+    if (end == GENERATE_END_CONTEXT)
+        fprintf(stderr, "stopped: the context of %u tokens is full (-c sets it)\n", g->n_ctx);
+    return stopped ? status_fail(err, MP_E_INTERRUPTED, "interrupted") : MP_OK;
+}
+
+static mp_status run_model(const mp_model *model, const run_options *o, bool dialogue, mp_error *err)
+{
+    generator g;
+    uint32_t point;
+    const uint64_t seed = o->seed != OPTION_UNSET_U64 ? o->seed : random_seed();
+    const uint32_t n_ctx = cli_context(model, o->n_ctx);
+    const mp_engine_params engine = {.threads = o->common.threads,
+                                     .isa = o->common.isa,
+                                     .n_ctx = n_ctx,
+                                     .n_batch = n_ctx < 512 ? n_ctx : 512,
+                                     .n_logits = 1};
+    const mp_sampler_params sampling = {.temperature = (float)o->temperature,
+                                        .top_k = o->top_k,
+                                        .top_p = (float)o->top_p,
+                                        .min_p = (float)o->min_p,
+                                        .repeat_penalty = (float)o->repeat_penalty,
+                                        .repeat_last = o->repeat_last,
+                                        .seed = seed};
+    mp_status status = quality_point(model, &o->quality, &point, err);
+    if (status == MP_OK) status = generator_open(&g, model, &engine, &sampling, err);
+    if (status != MP_OK) return status;
+    g.point = point;
+    status = dialogue ? interactive(&g, o->n_predict, err) : once(&g, o, err);
+    generator_close(&g);
+    return status;
+}
+
+static int run(const cli_command *self, const void *options)
+{
+    const run_options *o = options;
+    mp_error err;
+    mp_model *model;
+    if (o->prompt != NULL && o->file != NULL) return cli_usage(self, "give one of --prompt and --file");
+    if (quality_given(&o->quality) > 1)
+        return cli_usage(self, "give one of --experts, --compute, --max-ppl-increase and --point");
+    const bool dialogue = o->prompt == NULL && o->file == NULL && isatty(STDIN_FILENO);
+    const mp_model_params params = {.override_experts = o->override_experts};
+    if (mp_model_open(o->common.args[0], &params, &model, &err) != MP_OK) return cli_fail(&err);
+    const mp_status status = run_model(model, o, dialogue, &err);
+    mp_model_close(model);
+    return status == MP_OK ? STATUS_OK : cli_fail(&err);
+}
+
+#define AT(member) offsetof(run_options, member)
+
+static const option_spec specs[] = {
+    {.name = "prompt",
+     .letter = 'p',
+     .kind = OPTION_TEXT,
+     .offset = AT(prompt),
+     .argument = "TEXT",
+     .help = "the text to go on with"},
+    {.name = "file",
+     .letter = 'f',
+     .kind = OPTION_TEXT,
+     .offset = AT(file),
+     .argument = "FILE",
+     .help = "read the text from FILE; - is standard input"},
+    {.name = "predict",
+     .letter = 'n',
+     .kind = OPTION_COUNT,
+     .offset = AT(n_predict),
+     .argument = "N",
+     .help = "tokens to generate (default -1: until the text ends or the context is full)"},
+    {.name = "ctx-size",
+     .letter = 'c',
+     .kind = OPTION_U32,
+     .offset = AT(n_ctx),
+     .argument = "N",
+     .min = 1,
+     .max = 1 << 24,
+     .help = "tokens of context (default: the model's, at most 4096)"},
+    {.name = "no-display-prompt",
+     .kind = OPTION_FLAG,
+     .offset = AT(no_display_prompt),
+     .help = "do not print the prompt before the text"},
+    CLI_OPTION_THREADS,
+    CLI_OPTION_ISA,
+    {.name = "How much of the experts (at most one of these)", .kind = OPTION_HEADING},
+    QUALITY_OPTIONS(AT(quality)),
+    {.name = "override-experts",
+     .kind = OPTION_U32,
+     .offset = AT(override_experts),
+     .argument = "K",
+     .min = 1,
+     .max = 65536,
+     .help = "run K experts per token instead of the model's number; whole models only"},
+    {.name = "Sampling", .kind = OPTION_HEADING},
+    {.name = "temp",
+     .kind = OPTION_F64,
+     .offset = AT(temperature),
+     .argument = "T",
+     .max = 100,
+     .help = "temperature; 0 takes the likeliest token"},
+    {.name = "top-k",
+     .kind = OPTION_U32,
+     .offset = AT(top_k),
+     .argument = "K",
+     .help = "draw from the K likeliest tokens; 0 is off"},
+    {.name = "top-p",
+     .kind = OPTION_F64,
+     .offset = AT(top_p),
+     .argument = "P",
+     .max = 1,
+     .help = "draw from the likeliest tokens that together reach probability P; 1 is off"},
+    {.name = "min-p",
+     .kind = OPTION_F64,
+     .offset = AT(min_p),
+     .argument = "P",
+     .max = 1,
+     .help = "leave out tokens less likely than P times the likeliest; 0 is off"},
+    {.name = "repeat-penalty",
+     .kind = OPTION_F64,
+     .offset = AT(repeat_penalty),
+     .argument = "X",
+     .max = 100,
+     .help = "penalty of tokens that were there lately; 1 is off"},
+    {.name = "repeat-last-n",
+     .kind = OPTION_U32,
+     .offset = AT(repeat_last),
+     .argument = "N",
+     .min = 1,
+     .max = 1 << 24,
+     .help = "how many tokens back that looks"},
+    {.name = "seed",
+     .letter = 's',
+     .kind = OPTION_U64,
+     .offset = AT(seed),
+     .argument = "N",
+     .help = "seed of the sampling (default: a random one, printed)"},
+};
+
+static const run_options defaults = {
+    .quality = QUALITY_UNSET,
+    .n_predict = OPTION_UNLIMITED,
+    .top_k = 40,
+    .top_p = 0.95,
+    .min_p = 0.05,
+    .temperature = 0.8,
+    .repeat_penalty = 1.0,
+    .repeat_last = 64,
+    .seed = OPTION_UNSET_U64,
+};
+
+const cli_command cmd_run = {
+    .name = "run",
+    .arguments = "MODEL [-p TEXT | -f FILE] [options]",
+    .summary = "goes on with a text, at the quality asked for",
+    .details = "Writes the prompt and what the model makes of it. Without -p and -f the prompt is read from standard "
+               "input; where that is a terminal, a dialogue begins. Speed and the experts really used are told on "
+               "standard error.",
+    .example = "run model-prism.gguf --experts 2.25 -n 100 -p 'The old lighthouse'",
+    .options = specs,
+    .n_options = CLI_COUNT(specs),
+    .defaults = &defaults,
+    .size = sizeof defaults,
+    .min_args = 1,
+    .max_args = 1,
+    .missing = "model",
+    .run = run,
+};

@@ -1,0 +1,262 @@
+/* The dialogue. A line is text that the model goes on with; a line that begins with "/" is a command. The text grows
+ * until /reset: every line of input begins on a line of its own. Line editing and history are libedit's; Ctrl-C at the
+ * prompt gives a new prompt, while text is coming it stops the text. */
+#include "cli/interactive.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "cli/interrupt.h"
+#include "cli/numbers.h"
+#include "cli/quality.h"
+#include "cli/suggest.h"
+
+enum { HISTORY_LINES = 1000, PATH_BYTES = 4096 };
+
+typedef struct dialogue {
+    generator *g;
+    uint32_t max_tokens;
+    EditLine *edit;
+    History *history;
+    char history_path[PATH_BYTES]; /* empty: kept in memory only */
+    bool quit;
+} dialogue;
+
+/* ---- reading ------------------------------------------------------------------------------------------------- */
+
+static char *prompt_text(EditLine *edit)
+{
+    static char text[] = "> ";
+    (void)edit;
+    return text;
+}
+
+static unsigned char drop_line(EditLine *edit, int key)
+{
+    (void)key;
+    el_deletestr(edit, 0);
+    const LineInfo *line = el_line(edit);
+    el_cursor(edit, (int)(line->lastchar - line->cursor));
+    el_deletestr(edit, (int)(line->lastchar - line->buffer));
+    fputs("^C\n", stdout);
+    fflush(stdout);
+    return CC_REDISPLAY;
+}
+
+/* $XDG_STATE_HOME/moeprism/history or ~/.local/state/moeprism/history; the folders are made. */
+static void find_history(char *path, size_t cap)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n;
+    if (state != NULL && state[0] == '/')
+        n = snprintf(path, cap, "%s/moeprism/history", state);
+    else if (home != NULL && home[0] == '/')
+        n = snprintf(path, cap, "%s/.local/state/moeprism/history", home);
+    else
+        n = -1;
+    if (n < 0 || (size_t)n >= cap) {
+        path[0] = '\0';
+        return;
+    }
+    for (char *p = strchr(path + 1, '/'); p != NULL; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        const bool failed = mkdir(path, 0700) != 0 && errno != EEXIST;
+        *p = '/';
+        if (failed) {
+            path[0] = '\0';
+            return;
+        }
+    }
+}
+
+static mp_status open_editor(dialogue *d, mp_error *err)
+{
+    HistEvent event;
+    d->edit = el_init("moeprism", stdin, stdout, stderr);
+    d->history = history_init();
+    if (d->edit == NULL || d->history == NULL) return status_no_memory(err, 0, "line editing");
+    el_set(d->edit, EL_PROMPT, prompt_text);
+    el_set(d->edit, EL_EDITOR, "emacs");
+    el_set(d->edit, EL_SIGNAL, 1);
+    el_set(d->edit, EL_HIST, history, d->history);
+    /* Ctrl-C is a key at the prompt, so that it does not end the program. */
+    el_set(d->edit, EL_SETTY, "-d", "intr=", NULL);
+    el_set(d->edit, EL_ADDFN, "drop-line", "Drop the line", drop_line);
+    el_set(d->edit, EL_BIND, "^C", "drop-line", NULL);
+    el_set(d->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_source(d->edit, NULL);
+    history(d->history, &event, H_SETSIZE, HISTORY_LINES);
+    history(d->history, &event, H_SETUNIQUE, 1);
+    find_history(d->history_path, sizeof d->history_path);
+    if (d->history_path[0] != '\0') history(d->history, &event, H_LOAD, d->history_path);
+    return MP_OK;
+}
+
+static void close_editor(dialogue *d)
+{
+    HistEvent event;
+    if (d->history != NULL && d->history_path[0] != '\0') {
+        const mode_t mask = umask(077); /* what was typed is nobody else's business */
+        history(d->history, &event, H_SAVE, d->history_path);
+        umask(mask);
+    }
+    if (d->history != NULL) history_end(d->history);
+    if (d->edit != NULL) el_end(d->edit);
+}
+
+/* ---- commands ------------------------------------------------------------------------------------------------ */
+
+static mp_status set_quality(dialogue *d, mp_quality_kind kind, const char *argument, mp_error *err)
+{
+    double value;
+    uint32_t point;
+    if (!number_share(argument, &value)) return status_fail(err, MP_E_INVALID, "'%s' is not a number", argument);
+    MP_TRY(mp_model_find_point(d->g->model, kind, value, &point, err));
+    const mp_point *p = mp_model_point(d->g->model, point);
+    d->g->point = point;
+    printf("point %u: %.2f experts, %.0f %% of the expert compute", point, p->experts, p->compute_share * 100);
+    if (p->measured) printf(", perplexity %.3f", p->ppl);
+    puts("");
+    return MP_OK;
+}
+
+static mp_status say_experts(dialogue *d, const char *argument, mp_error *err)
+{
+    return set_quality(d, MP_QUALITY_EXPERTS, argument, err);
+}
+
+static mp_status say_compute(dialogue *d, const char *argument, mp_error *err)
+{
+    return set_quality(d, MP_QUALITY_COMPUTE, argument, err);
+}
+
+static mp_status say_point(dialogue *d, const char *argument, mp_error *err)
+{
+    return set_quality(d, MP_QUALITY_POINT, argument, err);
+}
+
+static mp_status say_stats(dialogue *d, const char *argument, mp_error *err)
+{
+    (void)argument;
+    (void)err;
+    printf("context %u of %u tokens\n", d->g->n_past + (d->g->pending >= 0), d->g->n_ctx);
+    generator_print_stats(d->g, stdout);
+    return MP_OK;
+}
+
+static mp_status say_reset(dialogue *d, const char *argument, mp_error *err)
+{
+    (void)argument;
+    MP_TRY(generator_reset(d->g, err));
+    puts("the text is forgotten");
+    return MP_OK;
+}
+
+static mp_status say_quit(dialogue *d, const char *argument, mp_error *err)
+{
+    (void)argument;
+    (void)err;
+    d->quit = true;
+    return MP_OK;
+}
+
+static mp_status say_help(dialogue *d, const char *argument, mp_error *err);
+
+static const struct saying {
+    const char *name, *argument, *help;
+    mp_status (*say)(dialogue *d, const char *argument, mp_error *err);
+} sayings[] = {
+    {"/experts", "X", "run at least X experts' worth per token", say_experts},
+    {"/compute", "S", "run at least the share S of the expert compute, as 0.28 or 28%", say_compute},
+    {"/point", "N", "operating point N of the ladder; 0 is full", say_point},
+    {"/stats", NULL, "speed and experts used by the last text", say_stats},
+    {"/reset", NULL, "forget the text and begin anew", say_reset},
+    {"/help", NULL, "this list", say_help},
+    {"/quit", NULL, "leave (also Ctrl-D)", say_quit},
+};
+
+static mp_status say_help(dialogue *d, const char *argument, mp_error *err)
+{
+    (void)d;
+    (void)argument;
+    (void)err;
+    puts("Type text for the model to go on with; Ctrl-C stops it.");
+    for (size_t i = 0; i < CLI_COUNT(sayings); i++)
+        printf("  %-10s %-2s %s\n", sayings[i].name, sayings[i].argument != NULL ? sayings[i].argument : "",
+               sayings[i].help);
+    return MP_OK;
+}
+
+static mp_status obey(dialogue *d, char *line, mp_error *err)
+{
+    char *argument = line + strcspn(line, " \t");
+    if (*argument != '\0') *argument++ = '\0';
+    argument += strspn(argument, " \t");
+    for (size_t n = strlen(argument); n > 0 && strchr(" \t", argument[n - 1]) != NULL; n--) argument[n - 1] = '\0';
+    suggestion near = {NULL, 0};
+    for (size_t i = 0; i < CLI_COUNT(sayings); i++) {
+        const struct saying *s = &sayings[i];
+        suggest_offer(&near, line, s->name);
+        if (strcmp(line, s->name) != 0) continue;
+        if ((*argument != '\0') == (s->argument != NULL)) return s->say(d, argument, err);
+        return status_fail(err, MP_E_INVALID, "%s takes %s", s->name, s->argument != NULL ? "a number" : "no argument");
+    }
+    return status_fail(err, MP_E_INVALID, "unknown command %s; did you mean %s?", line,
+                       near.best != NULL ? near.best : "/help");
+}
+
+/* ---- text ---------------------------------------------------------------------------------------------------- */
+
+static mp_status answer(dialogue *d, const char *line, mp_error *err)
+{
+    generate_end end = GENERATE_END_LIMIT;
+    char *text;
+    if (asprintf(&text, "%s%s", d->g->n_past > 0 ? "\n" : "", line) < 0) return status_no_memory(err, 0, "a line");
+    generator_reset_stats(d->g);
+    interrupt_catch();
+    mp_status status = generator_feed(d->g, text, strlen(text), err);
+    free(text);
+    if (status == MP_OK) {
+        fputs(line, stdout);
+        status = generator_run(d->g, d->max_tokens, stdout, &end, err);
+    }
+    interrupt_release();
+    puts("");
+    fflush(stdout);
+    if (status == MP_OK) generator_print_stats(d->g, stderr);
+    if (end == GENERATE_END_CONTEXT) fputs("the context is full; /reset begins anew\n", stderr);
+    return status == MP_E_INTERRUPTED ? MP_OK : status;
+}
+
+mp_status interactive(generator *g, uint32_t max_tokens, mp_error *err)
+{
+    dialogue d = {.g = g, .max_tokens = max_tokens};
+    mp_status status = open_editor(&d, err);
+    if (status == MP_OK) fputs("/help lists the commands, Ctrl-D leaves\n", stderr);
+    while (status == MP_OK && !d.quit) {
+        HistEvent event;
+        int n;
+        const char *typed = el_gets(d.edit, &n);
+        if (typed == NULL || n <= 0) break;
+        char *line = strndup(typed, strcspn(typed, "\r\n"));
+        if (line == NULL) {
+            status = status_no_memory(err, (size_t)n, "a line");
+            break;
+        }
+        if (line[0] != '\0') {
+            history(d.history, &event, H_ENTER, line);
+            mp_error failed; /* of this line; the dialogue goes on */
+            if ((line[0] == '/' ? obey(&d, line, &failed) : answer(&d, line, &failed)) != MP_OK)
+                fprintf(stderr, "%s\n", failed.message);
+        }
+        free(line);
+        if (ferror(stdout)) d.quit = true;
+    }
+    close_editor(&d);
+    return status;
+}
