@@ -26,11 +26,24 @@ static const variant VARIANTS[] = {
     {"n16", "ours, N = 16", {.n_parts = 16}},
     {"n4", "ours, N = 4", {.n_parts = 4}},
     {"quarter", "ours, a quarter of the calibration tokens", {.max_tokens = 24576}},
-    {"paper-r1", "paper: N = 4, anneal, proxy r = 1, top-k",
-     {.n_parts = 4, .solver = MP_SOLVER_ANNEAL, .gate = MP_GATE_PROXY, .gate_rank = 1, .select = MP_SELECT_TOPK, .no_gain = true}},
-    {"paper-r4", "paper: N = 4, anneal, proxy r = 4, top-k",
-     {.n_parts = 4, .solver = MP_SOLVER_ANNEAL, .gate = MP_GATE_PROXY, .gate_rank = 4, .select = MP_SELECT_TOPK, .no_gain = true}},
-    {"paper-linear", "paper: N = 4, anneal, linear gate, top-k",
+    {"paper-r1",
+     "paper: N = 4, anneal, proxy r = 1, top-k",
+     {.n_parts = 4,
+      .solver = MP_SOLVER_ANNEAL,
+      .gate = MP_GATE_PROXY,
+      .gate_rank = 1,
+      .select = MP_SELECT_TOPK,
+      .no_gain = true}},
+    {"paper-r4",
+     "paper: N = 4, anneal, proxy r = 4, top-k",
+     {.n_parts = 4,
+      .solver = MP_SOLVER_ANNEAL,
+      .gate = MP_GATE_PROXY,
+      .gate_rank = 4,
+      .select = MP_SELECT_TOPK,
+      .no_gain = true}},
+    {"paper-linear",
+     "paper: N = 4, anneal, linear gate, top-k",
      {.n_parts = 4, .solver = MP_SOLVER_ANNEAL, .gate = MP_GATE_LINEAR, .select = MP_SELECT_TOPK, .no_gain = true}},
 };
 
@@ -66,15 +79,17 @@ static void print_row(FILE *csv, const char *name, const char *label, const mp_e
     printf("| %s | %.2f |", label, full);
     for (size_t i = 0; i < N_SHARES; i++) {
         const double ppl = at_share(r->points, r->n_points, SHARES[i]);
-        if (isnan(ppl)) printf(" - |");
-        else printf(" %.2f (%.3f) |", ppl, ppl / full);
+        if (isnan(ppl))
+            printf(" - |");
+        else
+            printf(" %.2f (%.3f) |", ppl, ppl / full);
     }
     printf(" %.1f %% | %.0f |\n", 100 * r->points[r->n_points - 1].gate_share, seconds);
     fflush(stdout);
     for (size_t i = 0; i < r->n_points; i++) {
         const mp_eval_point *p = &r->points[i];
-        fprintf(csv, "%s,%u,%.5f,%.5f,%.4f,%.4f,%.6f,%.5f,%.5f,%.1f\n", name, p->point, p->compute_share, p->gate_share, p->ppl, p->ppl_se,
-                p->kl_mean, p->kl_p99, p->same_top, seconds);
+        fprintf(csv, "%s,%u,%.5f,%.5f,%.4f,%.4f,%.6f,%.5f,%.5f,%.1f\n", name, p->point, p->compute_share, p->gate_share,
+                p->ppl, p->ppl_se, p->kl_mean, p->kl_p99, p->same_top, seconds);
     }
     fflush(csv);
 }
@@ -140,7 +155,8 @@ int main(int argc, char **argv)
         return 1;
     }
     fprintf(csv, "variant,point,compute_share,gate_share,ppl,ppl_se,kl_mean,kl_p99,same_top,refactor_s\n");
-    printf("| share of expert compute | full | 50 %% | 37.5 %% | 25 %% | 12.5 %% | gate | refactor, s |\n|---|---|---|---|---|---|---|---|\n");
+    printf("| share of expert compute | full | 50 %% | 37.5 %% | 25 %% | 12.5 %% | gate | refactor, s "
+           "|\n|---|---|---|---|---|---|---|---|\n");
     if (argc == 5) original(csv, argv[1], &t);
     for (size_t i = 0; i < sizeof VARIANTS / sizeof *VARIANTS; i++) {
         bool wanted = argc == 5;

@@ -1,5 +1,5 @@
 /* The engine against independent engines' logits, and against itself: pieces, batches, threads, instruction sets. */
-#include "tests/testing.h"
+#include "testing.h"
 
 #include <math.h>
 #include <string.h>

@@ -160,7 +160,7 @@ const ladder_curve LADDER_CURVE[LADDER_N_CURVE] = {
 
 static mp_status load_artifact(mp_model *m, mp_error *err)
 {
-    int gate, select, solver;
+    int gate = 0, select = 0, solver = 0;
     uint32_t version;
     MP_TRY(gguf_get_u32(m->file, LADDER_KEY_VERSION, &version, err));
     if (version == 0 || version > MODEL_ARTIFACT_VERSION)

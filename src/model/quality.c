@@ -8,12 +8,15 @@ static mp_status out_of_range(mp_error *err, const char *what, double value, dou
     return status_fail(err, MP_E_INVALID, "%s %g is out of range: choose %.4g to %.4g", what, value, low, high);
 }
 
+/* Measured shares scatter around the round numbers people ask for: who wants a quarter is served by 24.6 %. */
+#define SHARE_SLACK 0.03
+
 /* Points come from dear to cheap, so the last that holds is the cheapest. */
 static mp_status by_share(const mp_model *m, double share, uint32_t *point)
 {
     *point = 0;
     for (uint32_t p = 0; p < m->info.n_points; p++)
-        if (m->points[p].compute_share >= share - 1e-9) *point = p;
+        if (m->points[p].compute_share >= share * (1 - SHARE_SLACK)) *point = p;
     return MP_OK;
 }
 
