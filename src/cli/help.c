@@ -79,17 +79,28 @@ static void print_option(const cli_command *command, const option_spec *o, FILE 
     print_wrapped(help, LEFT, LEFT, out);
 }
 
+static void print_help_option(FILE *out)
+{
+    fprintf(out, "%-*sthis text\n", LEFT, "  -h, --help");
+}
+
 void options_help(const cli_command *command, FILE *out)
 {
-    fprintf(out, "Usage: moeprism %s %s\n\n", command->name, command->arguments);
+    bool helped = false; /* --help ends the first group */
+    fprintf(out, "Usage: moeprism %s%s%s\n\n", command->name, command->arguments[0] != '\0' ? " " : "",
+            command->arguments);
     print_wrapped(command->details != NULL ? command->details : command->summary, 0, 0, out);
     fputs("\nOptions:\n", out);
     for (size_t i = 0; i < command->n_options; i++) {
         const option_spec *o = &command->options[i];
-        if (o->kind == OPTION_HEADING)
-            fprintf(out, "\n%s:\n", o->name);
-        else
+        if (o->kind != OPTION_HEADING) {
             print_option(command, o, out);
+            continue;
+        }
+        if (!helped) print_help_option(out);
+        helped = true;
+        fprintf(out, "\n%s:\n", o->name);
     }
-    fprintf(out, "%-*sthis text\n\nExample:\n  moeprism %s\n", LEFT, "  -h, --help", command->example);
+    if (!helped) print_help_option(out);
+    fprintf(out, "\nExample:\n  moeprism %s\n", command->example);
 }

@@ -2,12 +2,21 @@
 
 #include "cli/output.h"
 
-/* Points without measured quality (whole models, artifacts made without --eval) show only what they cost. */
+/* Quality is shown only where a point has it: not in whole models, nor in artifacts made without --eval. */
+static bool any_measured(const mp_model *model)
+{
+    const mp_point *point;
+    for (uint32_t p = 0; (point = mp_model_point(model, p)) != NULL; p++)
+        if (point->measured) return true;
+    return false;
+}
+
 table *ladder_table(const mp_model *model)
 {
     static const char *const headings[] = {"point", "budget", "share",   "gate",   "experts",
                                            "ppl",   "+/-",    "KL mean", "KL p99", "same top"};
-    table *t = table_new("rrrrrrrrrr", headings);
+    const bool quality = any_measured(model);
+    table *t = table_new(quality ? "rrrrrrrrrr" : "rrrrr", headings);
     const mp_point *point;
     for (uint32_t p = 0; (point = mp_model_point(model, p)) != NULL; p++) {
         table_cell(t, "%u", p);
@@ -21,7 +30,7 @@ table *ladder_table(const mp_model *model)
             table_cell(t, "%.4f", point->kl_mean);
             table_cell(t, "%.4f", point->kl_p99);
             table_cell(t, "%.1f %%", point->same_top * 100);
-        } else {
+        } else if (quality) {
             for (int i = 0; i < 5; i++) table_cell(t, "-");
         }
     }
