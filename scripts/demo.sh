@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way in about a minute: split the demo model, measure its curve beside the original's, generate with it.
+# The whole way, some minutes on two cores: split the demo model, measure its curve beside the original's, generate with it.
 #
 #   make demo, or scripts/demo.sh at the top of the tree; B=folder of the build (default build)
 set -euo pipefail
@@ -29,7 +29,7 @@ step 'Split every expert into sub-experts and measure the ladder'
 show "$moeprism" refactor "$original" -o "$prism" --calibration models/calibration.txt --eval models/heldout.txt --force
 
 step 'The curve on held-out text, beside the original model'
-show "$moeprism" eval "$prism" --text models/heldout.txt -c 256 --points all --against "$original" \
+show "$moeprism" eval "$prism" --text models/heldout.txt -c 256 --max-tokens 32768 --points all --against "$original" \
     --json "$out/curve.json" --html "$out/curve.html"
 
 step 'Text at full expert compute'
