@@ -247,9 +247,11 @@ static int remove_folder(void **state)
 
 static const char *in_folder(const char *name)
 {
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
+    static char path[4][256]; /* the last four answers stay */
+    static unsigned turn;
+    char *out = path[turn++ % 4];
+    snprintf(out, sizeof path[0], "%s/%s", folder, name);
+    return out;
 }
 
 static void SAMPLE_UNUSED save(const char *name)
@@ -260,7 +262,7 @@ static void SAMPLE_UNUSED save(const char *name)
     fclose(f);
 }
 
-static gguf *SAMPLE_UNUSED open_bytes(void)
+static SAMPLE_UNUSED gguf *open_bytes(void)
 {
     gguf *g;
     if (gguf_open_memory(b.data, b.len, &SAMPLE_TYPES, &g, &err) != MP_OK) fail_msg("%s", err.message);
