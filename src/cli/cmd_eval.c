@@ -36,36 +36,24 @@ static size_t choose_experts(uint32_t k0, uint32_t experts[7])
     return n;
 }
 
-/* The whole model `report->against`, run as other engines run it, with fewer experts. */
+/* The whole model `report->against` with fewer experts: rung p of its ladder runs k0 - p of them. */
 static mp_status eval_whole(eval_report *report, const mp_eval_params *params, mp_error *err)
 {
-    static const uint32_t full = 0;
-    uint32_t experts[7];
-    const mp_model_info *info = mp_model_get_info(report->against);
-    const size_t n = choose_experts(info->n_experts_used, experts);
-    report->whole = calloc(n, sizeof *report->whole);
-    if (report->whole == NULL) return status_no_memory(err, n * sizeof *report->whole, "a report");
-    for (size_t i = 0; i < n; i++) {
-        const mp_model_params fewer = {.override_experts = experts[i]};
-        mp_eval_params one = *params;
-        mp_eval_result result = {0};
-        mp_model *model;
-        one.points = &full;
-        one.n_points = 1;
-        one.against = report->against;
-        MP_TRY(mp_model_open(info->path, &fewer, &model, err));
-        const mp_status status = mp_eval(model, &one, &result, err);
-        if (status == MP_OK) {
-            mp_eval_point *point = &report->whole[report->n_whole++];
-            *point = result.points[0];
-            point->point = experts[i];
-            point->experts = experts[i];
-            point->compute_share = (double)experts[i] / info->n_experts_used;
-        }
-        mp_eval_result_clear(&result);
-        mp_model_close(model);
-        MP_TRY(status);
-    }
+    uint32_t experts[7], points[7];
+    mp_eval_params whole = *params;
+    mp_eval_result result = {0};
+    const uint32_t k0 = mp_model_get_info(report->against)->n_experts_used;
+    const size_t n = choose_experts(k0, experts);
+    for (size_t i = 0; i < n; i++) points[i] = k0 - experts[i];
+    whole.points = points;
+    whole.n_points = n;
+    whole.against = NULL;
+    MP_TRY(mp_eval(report->against, &whole, &result, err));
+    report->whole = result.points; /* the report owns them now */
+    report->n_whole = n;
+    result.points = NULL;
+    mp_eval_result_clear(&result);
+    for (size_t i = 0; i < n; i++) report->whole[i].point = experts[i];
     return MP_OK;
 }
 

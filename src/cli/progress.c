@@ -100,13 +100,11 @@ static void show(progress *p, const mp_progress *now, uint64_t clock)
     p->shown_ns = clock;
 }
 
-/* True the first time a stage is met. */
-static bool first_time(progress *p, const char *stage)
+static bool known(const progress *p, const char *stage)
 {
     for (size_t i = 0; i < p->n_seen; i++)
-        if (strcmp(p->seen[i], stage) == 0) return false;
-    if (p->n_seen < PROGRESS_STAGES) p->seen[p->n_seen++] = stage;
-    return true;
+        if (strcmp(p->seen[i], stage) == 0) return true;
+    return false;
 }
 
 /* Where a stage comes back for every layer, its short visits are not worth a line. */
@@ -114,7 +112,8 @@ static void tell_end(progress *p)
 {
     char stage[128], took[32];
     if (p->quiet_stages || p->last.stage == NULL) return;
-    if (!first_time(p, p->last.stage) && p->last.elapsed_ns < PLAIN_NS) return;
+    if (known(p, p->last.stage) && p->last.elapsed_ns < PLAIN_NS) return;
+    if (!known(p, p->last.stage) && p->n_seen < PROGRESS_STAGES) p->seen[p->n_seen++] = p->last.stage;
     put_stage(&p->last, stage, sizeof stage);
     clear_line(p);
     fprintf(stderr, "%s: done in %s\n", stage, format_duration((double)p->last.elapsed_ns * 1e-9, took, sizeof took));
@@ -128,9 +127,9 @@ bool progress_update(void *user, const mp_progress *now)
     if (new_stage) tell_end(p);
     p->last = *now;
     uint64_t wait = p->terminal ? REDRAW_NS : PLAIN_NS;
-    if (new_stage && !p->quiet_stages) wait = REDRAW_NS;
-    if (p->shown_ns == 0 && p->quiet_stages && !p->terminal) p->shown_ns = clock;
-    if (p->shown_ns == 0 || clock - p->shown_ns >= wait) show(p, now, clock);
+    if (new_stage && !p->quiet_stages && !known(p, now->stage) && now->done < now->total) wait = 0;
+    if (p->shown_ns == 0 && !p->terminal) p->shown_ns = clock; /* nothing is said about what is soon over */
+    if (clock - p->shown_ns >= wait) show(p, now, clock);
     return !interrupt_seen();
 }
 
