@@ -11,6 +11,10 @@
 #define HELDOUT "models/heldout.txt"
 #define LONG    700 /* a chunk of more than one step */
 
+/* Bytes of the text that make 64 and 16 chunks of 256 tokens and a rest; both end a line. */
+#define CHUNKS_64 62625
+#define CHUNKS_16 16513
+
 static char dir[] = "/tmp/moeprism-test-XXXXXX", patched[sizeof dir + 16], damaged[sizeof dir + 16];
 static char *text;
 static size_t text_len;
@@ -102,7 +106,9 @@ static void test_golden_perplexity(void **state)
     (void)state;
     static const uint32_t points[] = {0, 4, 6};
     static const double golden[3][2] = {{48.4863, 1.40257}, {49.6482, 1.45883}, {54.3921, 1.61739}};
-    mp_eval_result r = eval(demo, params_of(256, 64 * 256, points, 3));
+    mp_eval_params p = params_of(256, 0, points, 3);
+    p.len = CHUNKS_64;
+    mp_eval_result r = eval(demo, p);
     assert_int_equal(r.n_chunks, 64);
     assert_int_equal(r.tokens, 64 * 127);
     for (size_t i = 0; i < 3; i++) {
@@ -151,8 +157,11 @@ static void test_golden_bos(void **state)
     mp_model *m;
     mp_error err;
     assert_ok(mp_model_open(patched, NULL, &m, &err), &err);
-    mp_eval_result with = eval(m, params_of(256, 16 * 256, &full, 1));
-    mp_eval_result without = eval(demo, params_of(256, 16 * 256, &full, 1));
+    mp_eval_params p = params_of(256, 0, &full, 1);
+    p.len = CHUNKS_16;
+    mp_eval_result with = eval(m, p), without = eval(demo, p);
+    assert_int_equal(with.n_chunks, 16);
+    assert_int_equal(without.n_chunks, 16);
     assert_within(with.points[0].ppl, 50.7077, 0.003);
     assert_within(without.points[0].ppl, 51.1488, 0.003);
     mp_eval_result_clear(&with);
@@ -319,6 +328,30 @@ static void test_whole_ladder_by_default(void **state)
     mp_eval_result_clear(&r);
 }
 
+/* 5 of the text's 16 chunks: numbers 0, 3, 6, 9 and 12. */
+static void test_part_of_a_text(void **state)
+{
+    (void)state;
+    static const uint32_t full = 0;
+    enum { N = 256 };
+    static int32_t ids[CHUNKS_16];
+    mp_eval_params part = params_of(N, 6 * N - 1, &full, 1);
+    mp_eval_result got, want;
+    mp_error err;
+    size_t n;
+    part.len = CHUNKS_16;
+    got = eval(demo, part);
+    assert_int_equal(got.n_chunks, 5);
+    assert_ok(mp_tokenize(demo, text, CHUNKS_16, MP_TOKENIZE_BOS, ids, CHUNKS_16, &n, &err), &err);
+    for (size_t i = 0; i < 5; i++) memmove(ids + i * N, ids + 3 * i * N, N * sizeof *ids);
+    const curve_params whole = {
+        .tokens = ids, .n_tokens = 5 * N, .n_ctx = N, .bos = -1, .points = &full, .n_points = 1, .threads = 2};
+    assert_ok(curve_measure(demo, &whole, &want, &err), &err);
+    assert_true(got.points[0].ppl == want.points[0].ppl);
+    mp_eval_result_clear(&got);
+    mp_eval_result_clear(&want);
+}
+
 typedef struct watch {
     uint64_t calls, last, total, stop_at;
 } watch;
@@ -471,6 +504,7 @@ int main(void)
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_against_a_copy_of_itself),
         cmocka_unit_test(test_whole_ladder_by_default),
+        cmocka_unit_test(test_part_of_a_text),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_refused_texts),
