@@ -6,14 +6,13 @@ enum {
     UNIT = 32,   /* columns */
     STRIP = 256, /* columns */
     STRIP_UNITS = STRIP / UNIT,
-    STRIP_RUNS = 16, /* scales of a strip, at most */
     TILE_ROWS = 16,
 };
 
-/* Decoded scales of a tile; a type fills what it uses. */
-typedef struct tile_scales {
-    float factor[STRIP_RUNS][TILE_ROWS];                              /* Q8_0, Q4_0: a unit is a run; Q6_K: two */
-    float step[TILE_ROWS][STRIP_UNITS], base[TILE_ROWS][STRIP_UNITS]; /* Q4_K: x = step q + base */
-} tile_scales;
+/* Decoded scales of a tile, by type:
+ *   Q8_0, Q4_0   [unit][row]
+ *   Q6_K         [row][run], two runs of 16 columns a unit
+ *   Q4_K         [row][unit] the step and [row][8 + unit] the base of x = step q + base */
+typedef float tile_scales[16][16];
 
 #endif

@@ -55,7 +55,7 @@ INLINE void unit_q6_k(const uint8_t *block, size_t unit, vf *w)
 }
 
 /* Columns of unit `unit` of the strip at `row`; j: the row within its tile. */
-INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const tile_scales *s, size_t j, vf *w)
+INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (*s)[16], size_t j, vf *w)
 {
     switch (type) {
     case DTYPE_Q8_0:
@@ -66,7 +66,7 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const tile_sc
         unit_q4_0(row + Q4_0_BYTES * unit, w);
         return;
     case DTYPE_Q4_K:
-        unit_q4_k(row, unit, s->step[j][unit], s->base[j][unit], w);
+        unit_q4_k(row, unit, s[j][unit], s[j][STRIP_UNITS + unit], w);
         return;
     case DTYPE_Q6_K:
         unit_q6_k(row, unit, w);
@@ -83,29 +83,19 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const tile_sc
     }
 }
 
-INLINE vf bytes_to_floats(uint64_t bytes)
+INLINE void decode_q4_k(const uint8_t *block, float *out)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+    vf step, base;
+    q4_k_factors(block, &step, &base);
+    v_store(out, step);
+    v_store(out + VL, base);
 }
 
-INLINE vf broadcast_f16(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(p)));
-}
-
-INLINE void decode_q4_k(const uint8_t *block, float *step, float *base)
-{
-    uint64_t scale, min;
-    q4_k_scales(block + Q4_K_SCALES, &scale, &min);
-    v_store(step, v_mul(bytes_to_floats(scale), broadcast_f16(block)));
-    v_store(base, v_mul(bytes_to_floats(min), _mm256_xor_ps(broadcast_f16(block + Q4_K_DMIN), v_set1(-0.0f))));
-}
-
-INLINE void decode_q6_k(const uint8_t *block, float *factor)
+INLINE void decode_q6_k(const uint8_t *block, float *out)
 {
     const vf d = broadcast_f16(block + Q6_K_D);
-    v_store(factor, v_mul(v_load_i8(block + Q6_K_SCALES), d));
-    v_store(factor + VL, v_mul(v_load_i8(block + Q6_K_SCALES + VL), d));
+    v_store(out, v_mul(v_load_i8(block + Q6_K_SCALES), d));
+    v_store(out + VL, v_mul(v_load_i8(block + Q6_K_SCALES + VL), d));
 }
 
 #include "tensor/simd_accumulate.h"

@@ -38,15 +38,16 @@ INLINE void unit_q6_k(const uint8_t *block, size_t unit, vf *w)
     const unsigned p = unit % 4;
     const __m256i low = _mm256_loadu_si256((const __m256i *)(block + unit / 4 * 64 + unit % 2 * 32));
     const __m256i high = _mm256_loadu_si256((const __m256i *)(block + Q6_K_HIGH + unit / 4 * 32));
-    const __m256i low4 = _mm256_and_si256(_mm256_srli_epi16(low, 4 * (p >> 1)), _mm256_set1_epi8(15));
-    const __m256i high2 = _mm256_and_si256(_mm256_srli_epi16(high, 2 * p), _mm256_set1_epi8(3));
-    const __m256i q = _mm256_sub_epi8(_mm256_or_si256(low4, _mm256_slli_epi16(high2, 4)), _mm256_set1_epi8(32));
+    const __m256i low4 = p < 2 ? low : _mm256_srli_epi16(low, 4);
+    const __m256i high2 = p == 3 ? _mm256_srli_epi16(high, 2) : _mm256_slli_epi16(high, 4 - 2 * p); /* in bits 4, 5 */
+    const __m256i both = _mm256_ternarylogic_epi32(_mm256_set1_epi8(15), low4, high2, 0xca); /* 15 ? low : high */
+    const __m256i q = _mm256_sub_epi8(_mm256_and_si256(both, _mm256_set1_epi8(63)), _mm256_set1_epi8(32));
     w[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(q)));
     w[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(q, 1)));
 }
 
 /* Columns of unit `unit` of the strip at `row`; j: the row within its tile. */
-INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const tile_scales *s, size_t j, vf *w)
+INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (*s)[16], size_t j, vf *w)
 {
     switch (type) {
     case DTYPE_F32:
@@ -69,32 +70,22 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const tile_sc
         unit_q4_0(row + Q4_0_BYTES * unit, w);
         break;
     case DTYPE_Q4_K:
-        unit_q4_k(row, unit, s->step[j][unit], s->base[j][unit], w);
+        unit_q4_k(row, unit, s[j][unit], s[j][STRIP_UNITS + unit], w);
         break;
     default:
         unit_q6_k(row, unit, w);
     }
 }
 
-INLINE __m256 bytes_to_floats(uint64_t bytes)
+INLINE void decode_q4_k(const uint8_t *block, float *out)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
+    v_store(out, q4_k_factors(block));
 }
 
-INLINE void decode_q4_k(const uint8_t *block, float *step, float *base)
-{
-    uint64_t scale, min;
-    q4_k_scales(block + Q4_K_SCALES, &scale, &min);
-    const __m256 d = _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(block)));
-    const __m256 dmin = _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(block + Q4_K_DMIN)));
-    _mm256_storeu_ps(step, _mm256_mul_ps(bytes_to_floats(scale), d));
-    _mm256_storeu_ps(base, _mm256_mul_ps(bytes_to_floats(min), _mm256_xor_ps(dmin, _mm256_set1_ps(-0.0f))));
-}
-
-INLINE void decode_q6_k(const uint8_t *block, float *factor)
+INLINE void decode_q6_k(const uint8_t *block, float *out)
 {
     const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(block + Q6_K_D)));
-    v_store(factor, v_mul(v_load_i8(block + Q6_K_SCALES), _mm512_broadcastss_ps(d)));
+    v_store(out, v_mul(v_load_i8(block + Q6_K_SCALES), _mm512_broadcastss_ps(d)));
 }
 
 #include "tensor/simd_accumulate.h"

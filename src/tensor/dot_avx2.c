@@ -9,7 +9,7 @@
 
 enum { STEPS = 8, TILE_TOKENS = 2 };
 typedef __m256i vi;
-typedef struct scales { /* of the runs of a chunk: 8, or 16 (Q6_K) */
+typedef struct scales { /* of the runs of a chunk: 8, or 16 (Q6_K), or 8 and their minima (Q4_K) */
     __m256 v[2];
 } scales;
 
@@ -106,20 +106,9 @@ INLINE __m256 block_factors(const uint8_t *w, size_t bytes)
                                           half_at(w + 6 * bytes), half_at(w + 7 * bytes)));
 }
 
-INLINE __m256 bytes_to_floats(uint64_t bytes)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
-}
-
-INLINE __m256 broadcast_f16(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_set1_epi16(half_at(p)));
-}
-
 INLINE scales weight_scales(dtype type, const uint8_t *w)
 {
     scales s = {{_mm256_setzero_ps(), _mm256_setzero_ps()}};
-    uint64_t scale, min;
     switch (type) {
     case DTYPE_Q4_0:
         s.v[0] = block_factors(w, Q4_0_BYTES);
@@ -128,8 +117,7 @@ INLINE scales weight_scales(dtype type, const uint8_t *w)
         s.v[0] = block_factors(w, Q8_0_BYTES);
         break;
     case DTYPE_Q4_K:
-        q4_k_scales(w + Q4_K_SCALES, &scale, &min);
-        s.v[0] = v_mul(bytes_to_floats(scale), broadcast_f16(w));
+        q4_k_factors(w, &s.v[0], &s.v[1]); /* the minima second: see weight_min */
         break;
     default:
         s.v[0] = v_mul(v_load_i8(w + Q6_K_SCALES), broadcast_f16(w + Q6_K_D));
@@ -144,12 +132,9 @@ INLINE bool has_min(dtype type)
 }
 
 /* What scale_sum is multiplied with. */
-INLINE vf weight_min(dtype type, const uint8_t *w, scales ws)
+INLINE vf weight_min(dtype type, scales ws)
 {
-    uint64_t scale, min;
-    if (type == DTYPE_Q4_0) return v_mul(ws.v[0], v_set1(-8));
-    q4_k_scales(w + Q4_K_SCALES, &scale, &min);
-    return v_mul(bytes_to_floats(min), _mm256_xor_ps(broadcast_f16(w + Q4_K_DMIN), v_set1(-0.0f)));
+    return type == DTYPE_Q4_K ? ws.v[1] : v_mul(ws.v[0], v_set1(-8));
 }
 
 INLINE vf load_sums(const uint8_t *p)

@@ -10,7 +10,7 @@
 
 enum { STEPS = 4, TILE_TOKENS = 4 };
 typedef __m512i vi;
-typedef __m512 scales; /* of the runs of a chunk: 8 in the low half, or 16 (Q6_K) */
+typedef __m512 scales; /* of the runs of a chunk: 8 in the low half, with their minima above (Q4_K), or 16 (Q6_K) */
 
 /* The two Q4_K runs, or 32-element blocks, whose quants make up step k. */
 INLINE size_t low_block(dtype type, size_t k)
@@ -99,38 +99,39 @@ INLINE vf int_dot(dtype type, vi b, vi w, vi x)
     return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(b, w, x));
 }
 
-/* The F16 factors of the 8 blocks of a chunk, `bytes` apart. */
-INLINE __m256 block_factors(const uint8_t *w, int bytes)
+/* The F16 factors of the 8 blocks of a chunk. Q4_0's are all among the first 64 words, nine apart. */
+INLINE scales factors_q4_0(const uint8_t *w)
 {
-    const __m256i at = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bytes));
+    const vi at = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
+    const vi words = _mm512_permutex2var_epi16(_mm512_loadu_si512(w), at, _mm512_loadu_si512(w + 64));
+    return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm512_castsi512_si128(words)));
+}
+
+INLINE scales factors_q8_0(const uint8_t *w)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i at = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(Q8_0_BYTES));
     const __m256i words = _mm256_i32gather_epi32((const int *)(const void *)w, at, 1);
-    return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(words));
+    return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm256_cvtepi32_epi16(words)));
 }
 
-INLINE __m256 bytes_to_floats(uint64_t bytes)
+INLINE scales factors_q6_k(const uint8_t *w)
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
-}
-
-INLINE __m256 broadcast_f16(const uint8_t *p)
-{
-    return _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(p)));
+    const vf d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(w + Q6_K_D))));
+    return v_mul(v_load_i8(w + Q6_K_SCALES), d);
 }
 
 INLINE scales weight_scales(dtype type, const uint8_t *w)
 {
-    uint64_t scale, min;
     switch (type) {
     case DTYPE_Q4_0:
-        return _mm512_castps256_ps512(block_factors(w, Q4_0_BYTES));
+        return factors_q4_0(w);
     case DTYPE_Q8_0:
-        return _mm512_castps256_ps512(block_factors(w, Q8_0_BYTES));
+        return factors_q8_0(w);
     case DTYPE_Q4_K:
-        q4_k_scales(w + Q4_K_SCALES, &scale, &min);
-        return _mm512_castps256_ps512(_mm256_mul_ps(bytes_to_floats(scale), broadcast_f16(w)));
+        return q4_k_factors(w); /* the minima in the high half: see weight_min */
     default:
-        return _mm512_mul_ps(v_load_i8(w + Q6_K_SCALES),
-                             _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_loadu_si16(w + Q6_K_D))));
+        return factors_q6_k(w);
     }
 }
 
@@ -140,14 +141,10 @@ INLINE bool has_min(dtype type)
 }
 
 /* What scale_sum is multiplied with, in the low half; zeros above. */
-INLINE vf weight_min(dtype type, const uint8_t *w, scales ws)
+INLINE vf weight_min(dtype type, scales ws)
 {
-    uint64_t scale, min;
-    if (type == DTYPE_Q4_0)
-        return _mm512_zextps256_ps512(_mm256_mul_ps(_mm512_castps512_ps256(ws), _mm256_set1_ps(-8)));
-    q4_k_scales(w + Q4_K_SCALES, &scale, &min);
-    const __m256 factor = _mm256_xor_ps(broadcast_f16(w + Q4_K_DMIN), _mm256_set1_ps(-0.0f));
-    return _mm512_zextps256_ps512(_mm256_mul_ps(bytes_to_floats(min), factor));
+    if (type == DTYPE_Q4_K) return _mm512_zextps256_ps512(upper(ws));
+    return _mm512_maskz_mul_ps(0x00ff, ws, v_set1(-8));
 }
 
 INLINE vf load_sums(const uint8_t *p)

@@ -53,30 +53,24 @@ typedef struct tile {
     size_t stride, rows, units;
 } tile;
 
-INLINE void decode_tile(dtype type, const tile *in, tile_scales *s)
+INLINE void decode_tile(dtype type, const tile *in, float (*s)[16])
 {
     if (type == DTYPE_Q4_0 || type == DTYPE_Q8_0) {
-        for (size_t u = 0; u < in->units; u++) {
-            f16_column(in->w + u * block_bytes(type), in->stride, in->rows, s->factor[u]);
-        }
+        for (size_t u = 0; u < in->units; u++) f16_column(in->w + u * block_bytes(type), in->stride, in->rows, s[u]);
     } else if (type == DTYPE_Q4_K) {
-        for (size_t j = 0; j < in->rows; j++) decode_q4_k(in->w + j * in->stride, s->step[j], s->base[j]);
+        for (size_t j = 0; j < in->rows; j++) decode_q4_k(in->w + j * in->stride, s[j]);
     } else if (type == DTYPE_Q6_K) {
-        for (size_t j = 0; j < in->rows; j++) {
-            float row[STRIP_RUNS];
-            decode_q6_k(in->w + j * in->stride, row);
-#pragma GCC unroll 16
-            for (size_t r = 0; r < STRIP_RUNS; r++) s->factor[r][j] = row[r];
-        }
+        for (size_t j = 0; j < in->rows; j++) decode_q6_k(in->w + j * in->stride, s[j]);
     }
 }
 
-/* What a token multiplies the rows of a tile with: [run][row]; one run where the type keeps its scales. */
+/* What a token multiplies the rows of a tile with: one run of [0][row] where the type keeps its scales to itself; else
+ * a times the decoded scales, in their order. */
 typedef struct token_scales {
-    float v[STRIP_RUNS][TILE_ROWS];
+    float v[16][16];
 } token_scales;
 
-INLINE void scale_token(dtype type, const tile *in, const tile_scales *s, const float *a, token_scales *out)
+INLINE void scale_token(dtype type, const tile *in, const float (*s)[16], const float *a, token_scales *out)
 {
     float padded[TILE_ROWS] = {0};
     memcpy(padded, a, in->rows * sizeof *a);
@@ -84,21 +78,24 @@ INLINE void scale_token(dtype type, const tile *in, const tile_scales *s, const 
         memcpy(out->v[0], padded, sizeof padded);
         return;
     }
-    for (size_t r = 0; r < in->units * runs_of(type); r++) {
+    for (size_t i = 0; i < (type == DTYPE_Q6_K ? in->rows : in->units); i++) {
 #pragma GCC unroll 2
-        for (size_t j = 0; j < TILE_ROWS; j += VL)
-            v_store(out->v[r] + j, v_mul(v_load(s->factor[r] + j), v_load(padded + j)));
+        for (size_t j = 0; j < 16; j += VL) {
+            const vf factor = type == DTYPE_Q6_K ? v_set1(padded[i]) : v_load(padded + j);
+            v_store(out->v[i] + j, v_mul(v_load(s[i] + j), factor));
+        }
     }
 }
 
-/* Index into token_scales of vector v of unit u. */
-INLINE size_t run_at(size_t runs, size_t u, size_t v)
+/* The factor of row j for vector v of unit u. */
+INLINE vf factor_at(size_t runs, const token_scales *a, size_t u, size_t v, size_t j)
 {
-    return runs * u + (runs == 2 ? 2 * v / UNIT_VECTORS : 0);
+    if (runs == 2) return v_set1(a->v[j][2 * u + 2 * v / UNIT_VECTORS]);
+    return v_set1(a->v[runs * u][j]);
 }
 
 /* One token, units u0 .. u0 + U of the strip. */
-INLINE void accumulate_one(dtype type, size_t U, size_t u0, const tile *in, const tile_scales *s, const token_scales *a,
+INLINE void accumulate_one(dtype type, size_t U, size_t u0, const tile *in, const float (*s)[16], const token_scales *a,
                            float *y)
 {
     vf sums[ONE_UNITS * UNIT_VECTORS];
@@ -113,7 +110,7 @@ INLINE void accumulate_one(dtype type, size_t U, size_t u0, const tile *in, cons
 #pragma GCC unroll 4
             for (size_t v = 0; v < UNIT_VECTORS; v++) {
                 vf *sum = &sums[u * UNIT_VECTORS + v];
-                *sum = v_fma(v_set1(a->v[run_at(runs_of(type), u0 + u, v)][j]), w[v], *sum);
+                *sum = v_fma(factor_at(runs_of(type), a, u0 + u, v, j), w[v], *sum);
             }
         }
     }
@@ -121,7 +118,7 @@ INLINE void accumulate_one(dtype type, size_t U, size_t u0, const tile *in, cons
     for (size_t v = 0; v < U * UNIT_VECTORS; v++) v_store(y + v * VL, sums[v]);
 }
 
-INLINE void tile_one(dtype type, const tile *in, const tile_scales *s, const float *a, float *y)
+INLINE void tile_one(dtype type, const tile *in, const float (*s)[16], const float *a, float *y)
 {
     token_scales scaled;
     scale_token(type, in, s, a, &scaled);
@@ -137,7 +134,7 @@ typedef struct unpacked {
     float w[TILE_ROWS][STRIP];
 } unpacked;
 
-INLINE void unpack_tile(dtype type, const tile *in, const tile_scales *s, unpacked *out)
+INLINE void unpack_tile(dtype type, const tile *in, const float (*s)[16], unpacked *out)
 {
     for (size_t j = 0; j < in->rows; j++) {
         for (size_t u = 0; u < in->units; u++) {
@@ -163,9 +160,10 @@ INLINE void accumulate_many(size_t runs, size_t T, size_t U, size_t u0, size_t r
 #pragma GCC unroll 4
         for (size_t v = 0; v < U * UNIT_VECTORS; v++) {
             const vf w = v_load(in->w[j] + u0 * UNIT + v * VL);
-            const size_t run = run_at(runs, u0 + v / UNIT_VECTORS, v % UNIT_VECTORS);
+            const size_t unit = u0 + v / UNIT_VECTORS;
 #pragma GCC unroll 4
-            for (size_t t = 0; t < T; t++) sums[t][v] = v_fma(v_set1(a[t].v[run][j]), w, sums[t][v]);
+            for (size_t t = 0; t < T; t++)
+                sums[t][v] = v_fma(factor_at(runs, &a[t], unit, v % UNIT_VECTORS, j), w, sums[t][v]);
         }
     }
 #pragma GCC unroll 4
@@ -193,7 +191,7 @@ typedef struct accumulate_args {
     size_t tokens;
 } accumulate_args;
 
-INLINE void tile_many(dtype type, const accumulate_args *args, const tile *in, const tile_scales *s, size_t j0,
+INLINE void tile_many(dtype type, const accumulate_args *args, const tile *in, const float (*s)[16], size_t j0,
                       size_t c0)
 {
     unpacked w;
@@ -236,11 +234,11 @@ INLINE void run(dtype type, const accumulate_args *args)
             const tile in = {args->r + j * args->stride + c / STRIP * strip_bytes(type), args->stride,
                              rows < TILE_ROWS ? rows : TILE_ROWS, units < STRIP_UNITS ? units : STRIP_UNITS};
             tile_scales s;
-            decode_tile(type, &in, &s);
+            decode_tile(type, &in, s);
             if (args->tokens == 1) {
-                tile_one(type, &in, &s, args->a[0] + j, args->y[0] + c);
+                tile_one(type, &in, (const float(*)[16])s, args->a[0] + j, args->y[0] + c);
             } else {
-                tile_many(type, args, &in, &s, j, c);
+                tile_many(type, args, &in, (const float(*)[16])s, j, c);
             }
         }
     }

@@ -68,7 +68,7 @@ INLINE void chunk_one(dtype type, size_t R, const cursor *at, vf *sums)
     for (size_t r = 0; r < R; r++) {
         const scales ws = weight_scales(type, at->w[r]);
         s[r] = scales_mul(ws, xs);
-        if (has_min(type)) sums[r] = v_fma(weight_min(type, at->w[r], ws), load_sums(at->sum[0]), sums[r]);
+        if (has_min(type)) sums[r] = v_fma(weight_min(type, ws), load_sums(at->sum[0]), sums[r]);
     }
 #pragma GCC unroll 8
     for (size_t k = 0; k < STEPS; k++) {
@@ -89,7 +89,7 @@ INLINE void chunk_many(dtype type, size_t R, size_t T, const cursor *at, vf *sum
     for (size_t r = 0; r < R; r++) {
         ws[r] = weight_scales(type, at->w[r]);
         if (!has_min(type)) continue;
-        const vf min = weight_min(type, at->w[r], ws[r]);
+        const vf min = weight_min(type, ws[r]);
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) {
             sums[r * TILE_TOKENS + t] = v_fma(min, load_sums(at->sum[t]), sums[r * TILE_TOKENS + t]);
