@@ -35,7 +35,7 @@ static float penalised(float logit, float penalty)
 static void define(mp_sampler_params p, const float *logits, const bool *seen, size_t n, double *out)
 {
     double l[MAX_VOCAB], sum = 0, mass = 0;
-    size_t order[MAX_VOCAB], kept = p.top_k && p.top_k < n ? p.top_k : n, by_mass = 0, by_min = 0;
+    size_t order[MAX_VOCAB] = {0}, kept = p.top_k && p.top_k < n ? p.top_k : n, by_mass = 0, by_min = 0;
     for (size_t i = 0; i < n; i++) {
         l[i] = seen && seen[i] ? (double)penalised(logits[i], p.repeat_penalty) : (double)logits[i];
         size_t j = i;

@@ -337,8 +337,10 @@ static void test_merges(void **state)
             char text[301];
             int32_t expected[300];
             size_t len = 1 + (size_t)rng_below(&r, 300);
-            for (size_t i = 0; i < len; i++)
-                expected[i] = text[i] = (char)('a' + rng_below(&r, 1 + (uint64_t)word % 3));
+            for (size_t i = 0; i < len; i++) {
+                expected[i] = 'a' + (int32_t)rng_below(&r, 1 + (uint64_t)word % 3);
+                text[i] = (char)expected[i];
+            }
             text[len] = 0;
             assert_ids(t, text, 0, expected, merge_slowly(expected, len));
         }
