@@ -48,7 +48,7 @@ const char html_page_script[] =
     "const errorBars = {id: 'errorBars', beforeDatasetsDraw(chart) {\n"
     "  const {ctx, scales: {x, y}, chartArea: a} = chart;\n"
     "  ctx.save();\n"
-    "  ctx.beginPath(); ctx.rect(a.left, a.top, a.right - a.left, a.bottom - a.top); ctx.clip();\n"
+    "  ctx.beginPath(); ctx.rect(a.left - 5, a.top, a.right - a.left + 10, a.bottom - a.top); ctx.clip();\n"
     "  chart.data.datasets.forEach((set, i) => {\n"
     "    if (!chart.isDatasetVisible(i)) return;\n"
     "    ctx.strokeStyle = set.borderColor; ctx.lineWidth = 1.25;\n"

@@ -5,10 +5,14 @@
 
 #include <errno.h>
 #include <histedit.h>
+#include <locale.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "base/status.h"
 #include "cli/interrupt.h"
@@ -36,16 +40,54 @@ static char *prompt_text(EditLine *edit)
     return text;
 }
 
-static unsigned char drop_line(EditLine *edit, int key)
+static pthread_t reader;
+
+/* SIGCONT and SIGWINCH only have to end the reader's read. While all threads are stopped the kernel may give SIGCONT to
+ * any that does not block it, such as those of the linear algebra library: pass it on. */
+static void wake(int number)
 {
-    (void)key;
-    el_deletestr(edit, 0);
-    const LineInfo *line = el_line(edit);
-    el_cursor(edit, (int)(line->lastchar - line->cursor));
-    el_deletestr(edit, (int)(line->lastchar - line->buffer));
-    fputs("^C\n", stdout);
-    fflush(stdout);
-    return CC_REDISPLAY;
+    if (!pthread_equal(pthread_self(), reader)) pthread_kill(reader, number);
+}
+
+/* libedit's own reader tries again after a signal; here Ctrl-C ends the line, and after a stop or a change of size the
+ * line is drawn anew. */
+static int read_key(EditLine *edit, wchar_t *key)
+{
+    mbstate_t state = {0};
+    for (;;) {
+        char byte;
+        const ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && errno == EINTR && !interrupt_seen()) {
+            el_set(edit, EL_PREP_TERM, 0);
+            el_set(edit, EL_PREP_TERM, 1);
+            el_resize(edit);
+            el_set(edit, EL_REFRESH);
+            continue;
+        }
+        if (n <= 0) return (int)n;
+        const size_t used = mbrtowc(key, &byte, 1, &state);
+        if (used <= 1) return 1;
+        if (used == (size_t)-1) state = (mbstate_t){0}; /* not a character of this locale: skip */
+    }
+}
+
+/* The next line, to be freed, NULL at the end of input. An interrupted line is an empty one. */
+static char *read_line(dialogue *d)
+{
+    int n;
+    interrupt_catch();
+    const char *typed = el_gets(d->edit, &n);
+    const bool interrupted = interrupt_seen();
+    interrupt_release();
+    if (interrupted) {
+        puts("^C");
+        return strdup("");
+    }
+    if (typed == NULL || n <= 0) {
+        puts("");
+        return NULL;
+    }
+    return strndup(typed, strcspn(typed, "\r\n"));
 }
 
 /* $XDG_STATE_HOME/moeprism/history or ~/.local/state/moeprism/history; the folders are made. */
@@ -77,17 +119,18 @@ static void find_history(char *path, size_t cap)
 static mp_status open_editor(dialogue *d, mp_error *err)
 {
     HistEvent event;
+    const struct sigaction waking = {.sa_handler = wake}; /* without SA_RESTART */
+    reader = pthread_self();
+    sigaction(SIGCONT, &waking, NULL);
+    sigaction(SIGWINCH, &waking, NULL);
+    setlocale(LC_CTYPE, ""); /* for libedit; numbers stay as they are */
     d->edit = el_init("moeprism", stdin, stdout, stderr);
     d->history = history_init();
     if (d->edit == NULL || d->history == NULL) return status_no_memory(err, 0, "line editing");
     el_set(d->edit, EL_PROMPT, prompt_text);
     el_set(d->edit, EL_EDITOR, "emacs");
-    el_set(d->edit, EL_SIGNAL, 1);
     el_set(d->edit, EL_HIST, history, d->history);
-    /* Ctrl-C is a key at the prompt, so that it does not end the program. */
-    el_set(d->edit, EL_SETTY, "-d", "intr=", NULL);
-    el_set(d->edit, EL_ADDFN, "drop-line", "Drop the line", drop_line);
-    el_set(d->edit, EL_BIND, "^C", "drop-line", NULL);
+    el_set(d->edit, EL_GETCFN, read_key);
     el_set(d->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(d->edit, NULL);
     history(d->history, &event, H_SETSIZE, HISTORY_LINES);
@@ -240,14 +283,8 @@ mp_status interactive(generator *g, uint32_t max_tokens, mp_error *err)
     if (status == MP_OK) fputs("/help lists the commands, Ctrl-D leaves\n", stderr);
     while (status == MP_OK && !d.quit) {
         HistEvent event;
-        int n;
-        const char *typed = el_gets(d.edit, &n);
-        if (typed == NULL || n <= 0) break;
-        char *line = strndup(typed, strcspn(typed, "\r\n"));
-        if (line == NULL) {
-            status = status_no_memory(err, (size_t)n, "a line");
-            break;
-        }
+        char *line = read_line(&d);
+        if (line == NULL) break;
         if (line[0] != '\0') {
             history(d.history, &event, H_ENTER, line);
             mp_error failed; /* of this line; the dialogue goes on */
