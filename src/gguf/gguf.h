@@ -2,14 +2,14 @@
  *
  * Layout (little-endian): "GGUF", u32 version (2 or 3), u64 n_tensors, u64 n_keys; the keys: string name, u32 type,
  * value; the tensors: string name, u32 n_dims, u64 dims[n_dims] (fastest first), u32 type, u64 offset; padding to
- * `general.alignment` (default 32); the data, every offset relative to its start and a multiple of the alignment. A string
- * is u64 length and bytes, without terminator. An array is u32 element type, u64 count, elements. Split models are files
- * NAME-00001-of-0000N.gguf with keys split.no, split.count and split.tensors.count.
+ * `general.alignment` (default 32); the data, every offset relative to its start and a multiple of the alignment. A
+ * string is u64 length and bytes, without terminator. An array is u32 element type, u64 count, elements. Split models
+ * are files NAME-00001-of-0000N.gguf with keys split.no, split.count and split.tensors.count.
  *
  * A reader maps its files and owns all it returns; read-only once opened, so any thread may ask. Nothing of a file
  * is used before it is checked: counts against the bytes left, products for overflow, offsets against the
- * alignment and the file's end, types against the ones the caller knows, names for being unique, the data of tensors for
- * not sharing bytes. Refused: version 1 and big-endian files, arrays of arrays, empty tensors, more than 4
+ * alignment and the file's end, types against the ones the caller knows, names for being unique, the data of tensors
+ * for not sharing bytes. Refused: version 1 and big-endian files, arrays of arrays, empty tensors, more than 4
  * dimensions, names of more than 65535 bytes or with a zero byte, an alignment below 8.
  *
  * A writer belongs to one thread; it writes version 3, and the same calls always give the same bytes. Copying every key
@@ -21,8 +21,19 @@
 #include "base/status.h"
 
 enum gguf_type {
-    GGUF_U8 = 0, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
-    GGUF_STRING, GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64,
+    GGUF_U8 = 0,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
 };
 
 #define GGUF_MAX_DIMS 4
@@ -56,8 +67,8 @@ typedef struct gguf_types {
 
 /* ---- reading ---- */
 
-/* A split model is opened by its first part and asked as one: the keys of that part, the tensors of all. MP_E_FORMAT for
- * a damaged file, MP_E_UNSUPPORTED for a version, tensor type or array that is not known. `types` is not kept. */
+/* A split model is opened by its first part and asked as one: the keys of that part, the tensors of all. MP_E_FORMAT
+ * for a damaged file, MP_E_UNSUPPORTED for a version, tensor type or array that is not known. `types` is not kept. */
 mp_status gguf_open(const char *path, const gguf_types *types, gguf **out, mp_error *err);
 /* The same over memory, which must outlive the result (fuzzing, tests) and begin at a multiple of the alignment for
  * tensors to be aligned. No split files. */
@@ -82,9 +93,9 @@ enum gguf_type gguf_key_type(const gguf *g, size_t i);
 const void *gguf_key_raw(const gguf *g, size_t i, size_t *bytes);
 bool gguf_has(const gguf *g, const char *key);
 
-/* Typed queries: a missing key or one of an unfit type is MP_E_FORMAT with the key's name. Integer queries take any integer
- * type that holds the value; f32 takes f32 and f64 and refuses NaN and infinities. *out is set on success only, and
- * arrays are NULL otherwise. */
+/* Typed queries: a missing key or one of an unfit type is MP_E_FORMAT with the key's name. Integer queries take any
+ * integer type that holds the value; f32 takes f32 and f64 and refuses NaN and infinities. *out is set on success only,
+ * and arrays are NULL otherwise. */
 mp_status gguf_get_u32(const gguf *g, const char *key, uint32_t *out, mp_error *err);
 mp_status gguf_get_u64(const gguf *g, const char *key, uint64_t *out, mp_error *err);
 mp_status gguf_get_f32(const gguf *g, const char *key, float *out, mp_error *err);
@@ -95,8 +106,8 @@ mp_status gguf_get_cstring(const gguf *g, const char *key, const char **out, mp_
 mp_status gguf_array_len(const gguf *g, const char *key, enum gguf_type *type, size_t *n, mp_error *err);
 /* Array of strings: views [n] in an array the caller frees. */
 mp_status gguf_get_strings(const gguf *g, const char *key, gguf_string **out, size_t *n, mp_error *err);
-/* Numeric arrays, converted, in an array the caller frees; never NULL on success. i32s takes integers that fit; f32s and
- * f64s take any numbers, infinities too, but no NaN. */
+/* Numeric arrays, converted, in an array the caller frees; never NULL on success. i32s takes integers that fit; f32s
+ * and f64s take any numbers, infinities too, but no NaN. */
 mp_status gguf_get_i32s(const gguf *g, const char *key, int32_t **out, size_t *n, mp_error *err);
 mp_status gguf_get_f32s(const gguf *g, const char *key, float **out, size_t *n, mp_error *err);
 mp_status gguf_get_f64s(const gguf *g, const char *key, double **out, size_t *n, mp_error *err);
@@ -107,7 +118,7 @@ mp_status gguf_get_f64s(const gguf *g, const char *key, double **out, size_t *n,
 typedef struct gguf_writer gguf_writer;
 
 mp_status gguf_writer_new(size_t alignment, gguf_writer **out, mp_error *err); /* power of two, >= 8 */
-void gguf_writer_free(gguf_writer *w); /* also aborts an unfinished file */
+void gguf_writer_free(gguf_writer *w);                                         /* also aborts an unfinished file */
 
 /* Setting a key again replaces it in place. */
 mp_status gguf_set_u32(gguf_writer *w, const char *key, uint32_t value, mp_error *err);
@@ -130,8 +141,8 @@ mp_status gguf_add_tensor(gguf_writer *w, const char *name, int dtype, uint32_t 
                           size_t bytes, mp_error *err);
 
 /* Opens PATH atomically (base/file.h), writes the header; general.alignment is set where it is not 32. `reserve`: the
- * header area is made at least this long with a key "general.padding" (39 bytes and its zeros), so that keys may grow or
- * shrink up to that before gguf_writer_rewrite_header(). 0: no such key. */
+ * header area is made at least this long with a key "general.padding" (39 bytes and its zeros), so that keys may grow
+ * or shrink up to that before gguf_writer_rewrite_header(). 0: no such key. */
 mp_status gguf_writer_begin(gguf_writer *w, const char *path, bool replace, size_t reserve, mp_error *err);
 /* Bytes of the current tensor, in as many pieces as the caller likes; the next tensor begins when one is full. */
 mp_status gguf_writer_data(gguf_writer *w, const void *data, size_t bytes, mp_error *err);

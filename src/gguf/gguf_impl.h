@@ -95,9 +95,11 @@ mp_status gguf_grow(void **array, size_t *capacity, size_t n, size_t element_byt
 
 /* ---- parse.c ---- */
 
-/* "PATH: damaged at byte N: ..." and what to do. */
-mp_status gguf_damaged(const char *path, size_t offset, mp_error *err, const char *format, ...)
+/* "PATH: at byte N: ..." and what to do. */
+void gguf_describe_damage(const char *path, size_t offset, mp_error *err, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* A macro, for compilers and analyzers to see that it is never MP_OK. */
+#define gguf_damaged(path, offset, err, ...) (gguf_describe_damage(path, offset, err, __VA_ARGS__), MP_E_FORMAT)
 /* The value at the cursor; `name` for messages. */
 mp_status gguf_parse_value(gguf_cursor *c, const char *name, enum gguf_type type, gguf_value *out);
 /* Keys are proven; what is said of tensors is filled in as the file has it. `out` is valid for gguf_header_clear() even

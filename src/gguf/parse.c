@@ -13,15 +13,15 @@
 #define LEAST_STRING 8u                 /* its length */
 #define SHOWN_NAME   80                 /* bytes of a name in a message */
 
-mp_status gguf_damaged(const char *path, size_t offset, mp_error *err, const char *format, ...)
+void gguf_describe_damage(const char *path, size_t offset, mp_error *err, const char *format, ...)
 {
     char what[300];
     va_list args;
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-    return status_fail(err, MP_E_FORMAT, "%s: at byte %zu: %s; the file is damaged or incomplete, get it again", path,
-                       offset, what);
+    status_fail(err, MP_E_FORMAT, "%s: at byte %zu: %s; the file is damaged or incomplete, get it again", path, offset,
+                what);
 }
 
 static mp_status take(gguf_cursor *c, size_t n, const char *what, const uint8_t **out)

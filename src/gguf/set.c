@@ -146,7 +146,8 @@ mp_status gguf_set_strings(gguf_writer *w, const char *key, const gguf_string *v
 mp_status gguf_set_raw(gguf_writer *w, const char *key, enum gguf_type type, const void *raw, size_t bytes,
                        mp_error *err)
 {
-    gguf_cursor c = {.path = "(key)", .data = raw ? raw : (const void *)"", .len = bytes, .err = err};
+    if (!raw) raw = "";
+    gguf_cursor c = {.path = "(key)", .data = raw, .len = bytes, .err = err};
     gguf_value value;
     MP_TRY(gguf_parse_value(&c, key, type, &value));
     if (c.pos != bytes)

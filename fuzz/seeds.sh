@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Writes first inputs of a fuzz target, valid ones, for it to damage.
+#
+#   fuzz/seeds.sh TARGET FOLDER
+#
+# A target that needs none has no function here.
+set -euo pipefail
+
+# Little-endian numbers; a string is a u64 length and bytes. Numbers here stay below 2^31.
+byte() { printf '%b' "\\x$(printf %02x "$1")"; }
+u32() { for shift in 0 8 16 24; do byte $((($1 >> shift) & 255)); done; }
+u64() { u32 "$1" && u32 0; }
+string() { u64 ${#1} && printf %s "$1"; }
+zeros() { head -c "$1" /dev/zero; }
+ones() { zeros "$1" | tr '\0' '\1'; }
+
+gguf_head() { # version tensors keys
+    printf GGUF && u32 "$1" && u64 "$2" && u64 "$3"
+}
+
+gguf_tensor() { # name type offset dims...
+    string "$1" && u32 $(($# - 3))
+    local type=$2 offset=$3
+    shift 3
+    for dim in "$@"; do u64 "$dim"; done
+    u32 "$type" && u64 "$offset"
+}
+
+# One key of every type, of value 1, and an array of every type, of two ones.
+gguf_keys() {
+    local widths=(1 1 2 2 4 4 4 1 0 0 8 8 8) type
+    gguf_head 3 0 24
+    for type in 0 1 2 3 4 5 6 7 10 11 12; do
+        string "key$type" && u32 "$type" && byte 1 && zeros $((widths[type] - 1))
+        string "array$type" && u32 9 && u32 "$type" && u64 2 && ones $((2 * widths[type]))
+    done
+    string text && u32 8 && string "some text"
+    string texts && u32 9 && u32 8 && u64 2 && string one && string ""
+}
+
+# F32, Q8_0 and F16 tensors; the header ends at byte 184, the data begins at 192.
+gguf_tensors() {
+    gguf_head 2 3 0
+    gguf_tensor a.weight 0 0 4 3
+    gguf_tensor b.weight 8 64 32 2
+    gguf_tensor c.weight 1 160 1 2 3 1
+    zeros 8 && ones 48 && zeros 16 && ones 68 && zeros 28 && ones 12 && zeros 20
+}
+
+# An alignment of its own; the header ends at byte 90, the data begins at 128.
+gguf_aligned() {
+    gguf_head 3 1 1
+    string general.alignment && u32 4 && u32 64
+    gguf_tensor t 0 0 16
+    zeros 38 && ones 64
+}
+
+fuzz_gguf() {
+    gguf_keys >"$1/keys"
+    gguf_tensors >"$1/tensors"
+    gguf_aligned >"$1/aligned"
+}
+
+if [ "$(type -t "$1")" = function ]; then
+    "$1" "$2"
+fi
