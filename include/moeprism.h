@@ -218,7 +218,7 @@ typedef struct mp_eval_params {
     const char *text; /* UTF-8 [len] */
     size_t len;
     uint32_t n_ctx;          /* chunk length, default 512 or the model's context if smaller */
-    uint64_t max_tokens;     /* default: all whole chunks of the text */
+    uint64_t max_tokens;     /* evenly spread over the text; default: all its whole chunks */
     const uint32_t *points;  /* [n_points]; default: all of the ladder */
     size_t n_points;
     const mp_model *against; /* KL is taken to this model at full; default: the model itself at full */
@@ -268,7 +268,7 @@ typedef struct mp_refactor_params {
     const char *type;              /* of the down matrices, and of gate/up where it differs; default the source's */
     uint64_t max_tokens;           /* calibration tokens, default 98304 */
     uint32_t max_tokens_per_expert;/* default 32768 */
-    uint64_t max_eval_tokens;      /* of the curve, default 65536 */
+    uint64_t max_eval_tokens;      /* of the curve, evenly spread over the text; default 32768 */
     uint32_t eval_ctx;             /* default 512 or the model's context if smaller */
     uint64_t seed;
     uint32_t threads;

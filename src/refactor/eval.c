@@ -1,5 +1,6 @@
 /* mp_eval: from text to the tokens that curve_measure() runs, by llama-perplexity's rules. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "refactor/curve.h"
@@ -51,6 +52,14 @@ static mp_status check_length(size_t n_tokens, size_t limit, uint32_t n_ctx, mp_
     return MP_OK;
 }
 
+/* Part of a text stands for the whole: its chunks are taken evenly from all over, moved to the front. */
+static void spread_chunks(int32_t *ids, size_t n, size_t wanted, uint32_t n_ctx)
+{
+    const size_t have = n / n_ctx, take = wanted / n_ctx;
+    for (size_t i = 0; i < take && take < have; i++)
+        memmove(ids + i * n_ctx, ids + i * have / take * n_ctx, n_ctx * sizeof *ids);
+}
+
 mp_status mp_eval(const mp_model *m, const mp_eval_params *params, mp_eval_result *out, mp_error *err)
 {
     int32_t *ids = NULL;
@@ -73,6 +82,7 @@ mp_status mp_eval(const mp_model *m, const mp_eval_params *params, mp_eval_resul
     mp_status status = tokenize(m, params->text, params->len, &ids, &n, err);
     p.tokens = ids;
     p.n_tokens = params->max_tokens && params->max_tokens < n ? (size_t)params->max_tokens : n;
+    if (!status) spread_chunks(ids, n, p.n_tokens, p.n_ctx);
     if (!status) status = check_length(n, p.n_tokens, p.n_ctx, err);
     if (!status) status = curve_measure(m, &p, out, err);
     if (!status) sha256_hex(params->text, params->len, out->text_sha256);

@@ -10,7 +10,7 @@
 
 #define DEFAULT_MAX_TOKENS      98304
 #define DEFAULT_MAX_PER_EXPERT  32768
-#define DEFAULT_MAX_EVAL_TOKENS 65536
+#define DEFAULT_MAX_EVAL_TOKENS 32768
 #define DEFAULT_CTX             512
 #define BEST_PARTS              32
 /* One chunk in this many is kept to judge by. */
