@@ -55,6 +55,9 @@ static const cli_command *find_command(const char *name)
         if (strcmp(cli_commands[i]->name, name) == 0) return cli_commands[i];
         suggest_offer(&near, name, cli_commands[i]->name);
     }
+    suggest_offer(&near, name, "--version");
+    suggest_offer(&near, name, "--help");
+    suggest_offer(&near, name, "help");
     const char *what = name[0] == '-' ? "option" : "command";
     if (near.best != NULL)
         cli_usage(NULL, "unknown %s '%s'; did you mean '%s'?", what, name, near.best);
