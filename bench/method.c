@@ -98,7 +98,7 @@ static void measure(const char *path, const mp_model_params *params, const texts
 {
     mp_error err;
     mp_model *m;
-    const mp_eval_params p = {.text = t->eval, .len = t->eval_len, .n_ctx = 256};
+    const mp_eval_params p = {.text = t->eval, .len = t->eval_len, .n_ctx = 256, .max_tokens = 32768};
     check(mp_model_open(path, params, &m, &err), &err);
     check(mp_eval(m, &p, out, &err), &err);
     mp_model_close(m);
