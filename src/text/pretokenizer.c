@@ -3,8 +3,8 @@
  *
  * The expressions are those of the models' own tokenizers with two changes that make no difference to what matches.
  * White space is written out as Unicode's White_Space, because PCRE2's \s has U+180E too. And "white space at the end"
- * begins with a look-behind: without it the search tries every character of a long run of spaces and takes quadratic
- * time. */
+ * begins with a look-behind: without it PCRE2's interpreter tries every character of a long run of spaces and takes
+ * quadratic time. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 
 #include "text/pretokenizer.h"

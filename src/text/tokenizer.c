@@ -179,7 +179,7 @@ mp_status tokenizer_encode(const tokenizer *t, const char *text, size_t len, uns
     mp_status status = pretokenizer_scratch_new(&job.scratch, err);
     if (status) goto out;
     if ((flags & MP_TOKENIZE_BOS) && t->add_bos) push(&job, t->vocab.bos);
-    status = encode_text(&job, text, len, flags & MP_TOKENIZE_SPECIAL, err);
+    if (len) status = encode_text(&job, text, len, flags & MP_TOKENIZE_SPECIAL, err);
     if (status) goto out;
     *n = job.n;
     if (job.n > cap) status = status_fail(err, MP_E_LIMIT, "%zu tokens, room for %zu", job.n, cap);
