@@ -2,7 +2,10 @@
  *
  * Byte-level BPE (tokenizer.ggml.model = "gpt2"): control tokens are cut out, the rest is split by the pre-tokenizer's
  * regular expressions (tokenizer.ggml.pre, one table row each, PCRE2 with Unicode classes), bytes become the printable
- * characters of GPT-2's table, and pairs merge lowest rank first. Built once, then read-only: any thread may use it. */
+ * characters of GPT-2's table, and pairs merge lowest rank first. Built once, then read-only: any thread may use it.
+ *
+ * Special tokens are recognised leftmost, longest. Bytes that are not UTF-8 are words of their own; a byte that the
+ * vocabulary has no token for is written as U+FFFD. */
 #ifndef TEXT_TOKENIZER_H
 #define TEXT_TOKENIZER_H
 
