@@ -331,6 +331,8 @@ static void test_bad_input_is_refused(void **state)
     refuse(in_dir("a.gguf"), out, &p, MP_E_INVALID, "split already");
     refuse(in_dir("nothing.gguf"), out, &p, MP_E_IO, "nothing.gguf");
     refuse(DEMO, in_dir("a.gguf"), &p, MP_E_EXISTS, "--force");
+    p.force = true;
+    refuse(in_dir("a.gguf"), in_dir("a.gguf"), &p, MP_E_INVALID, "the model itself");
     refuse(DEMO, in_dir("no/such/place.gguf"), &p, MP_E_IO, "place.gguf");
     assert_int_not_equal(access(out, F_OK), 0);
     free(odd);

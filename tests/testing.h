@@ -20,7 +20,7 @@
 
 /* A file of the data that is shared beside the checkout; MOEPRISM_SHARED says where if it is elsewhere. The buffer is
  * reused by the next call. */
-static char *shared_path(const char *name)
+static UNUSED_OK char *shared_path(const char *name)
 {
     static char path[4096];
     const char *root = getenv("MOEPRISM_SHARED");

@@ -43,7 +43,7 @@ static int tokenize(const cli_command *self, const void *options)
     size_t len = 0, n = 0;
     const unsigned flags = (o->no_bos ? 0 : MP_TOKENIZE_BOS) | (o->no_special ? 0 : MP_TOKENIZE_SPECIAL);
     if (o->prompt != NULL && o->file != NULL) return cli_usage(self, "give one of --prompt and --file");
-    mp_status status = mp_model_open(o->common.args[0], NULL, &model, &err);
+    mp_status status = mp_model_open(o->common.args[0], &(mp_model_params){.vocab_only = true}, &model, &err);
     if (status == MP_OK && o->prompt == NULL) status = input_read(o->file, &text, &len, &err);
     if (status == MP_OK && o->prompt != NULL)
         status = ids_of_text(model, o->prompt, strlen(o->prompt), flags, &ids, &n, &err);
@@ -66,7 +66,7 @@ static int detokenize(const cli_command *self, const void *options)
     char *text = NULL, bytes[TOKEN_BYTES_MAX];
     int32_t *ids = NULL;
     size_t len = 0, n = 0;
-    mp_status status = mp_model_open(o->common.args[0], NULL, &model, &err);
+    mp_status status = mp_model_open(o->common.args[0], &(mp_model_params){.vocab_only = true}, &model, &err);
     if (status == MP_OK) status = input_read(o->file, &text, &len, &err);
     if (status == MP_OK) status = ids_parse(text, len, from, mp_model_get_info(model)->n_vocab, &ids, &n, &err);
     for (size_t i = 0; status == MP_OK && i < n; i++) {

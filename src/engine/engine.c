@@ -14,6 +14,7 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 static mp_status fill_defaults(const mp_model *m, const mp_engine_params *params, mp_engine_params *p, mp_error *err)
 {
     *p = params ? *params : (mp_engine_params){0};
+    if (m->hp.n_layers == 0) return status_fail(err, MP_E_INVALID, "the model was opened for its vocabulary only");
     if (p->n_ctx > m->hp.n_ctx)
         return status_fail(err, MP_E_INVALID, "a context of %u is longer than the model's %u", p->n_ctx, m->hp.n_ctx);
     p->n_ctx = or_default(p->n_ctx, m->hp.n_ctx);

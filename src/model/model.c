@@ -79,20 +79,36 @@ static void fill_points(mp_model *m)
     }
 }
 
+/* A model whose tokenizer cannot be used still runs on ids: the reason is kept for who needs the text. */
+static mp_status load_tokenizer(mp_model *m, mp_error *err)
+{
+    const mp_status status = tokenizer_new(m->file, &m->tok, &m->tok_error);
+    if (status == MP_E_MEMORY) return status_fail(err, status, "%s", m->tok_error.message);
+    if (m->tok && m->hp.n_vocab && tokenizer_n_tokens(m->tok) > m->hp.n_vocab)
+        return status_fail(err, MP_E_FORMAT, "%s: the tokenizer has %u tokens, the model only %u", gguf_path(m->file),
+                           tokenizer_n_tokens(m->tok), m->hp.n_vocab);
+    return MP_OK;
+}
+
+static mp_status load_vocabulary(mp_model *m, mp_error *err)
+{
+    m->info.path = gguf_path(m->file);
+    MP_TRY(load_tokenizer(m, err));
+    MP_TRY(model_need_tokenizer(m, err));
+    m->info.n_vocab = tokenizer_n_tokens(m->tok);
+    return MP_OK;
+}
+
 static mp_status load(mp_model *m, const mp_model_params *params, mp_error *err)
 {
+    if (params && params->vocab_only) return load_vocabulary(m, err);
     MP_TRY(hparams_read(m, err));
     MP_TRY(apply_override(m, params, err));
     MP_TRY(ladder_load(m, err));
     MP_TRY(weights_load(m, err));
     fill_info(m);
     fill_points(m);
-    const mp_status status = tokenizer_new(m->file, &m->tok, &m->tok_error);
-    if (status == MP_E_MEMORY) return status_fail(err, status, "%s", m->tok_error.message);
-    if (m->tok && tokenizer_n_tokens(m->tok) > m->hp.n_vocab)
-        return status_fail(err, MP_E_FORMAT, "%s: the tokenizer has %u tokens, the model only %u", gguf_path(m->file),
-                           tokenizer_n_tokens(m->tok), m->hp.n_vocab);
-    return MP_OK;
+    return load_tokenizer(m, err);
 }
 
 mp_status mp_model_open(const char *path, const mp_model_params *params, mp_model **out, mp_error *err)
