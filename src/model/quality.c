@@ -35,6 +35,7 @@ static mp_status by_ppl(const mp_model *m, double increase, uint32_t *point, mp_
 
 mp_status mp_model_find_point(const mp_model *m, mp_quality_kind kind, double value, uint32_t *point, mp_error *err)
 {
+    if (m->info.n_points == 0) return status_fail(err, MP_E_INVALID, "the model was opened for its vocabulary only");
     const uint32_t last = m->info.n_points - 1;
     const double low = m->points[last].compute_share;
     *point = 0;
