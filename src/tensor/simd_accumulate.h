@@ -123,7 +123,10 @@ INLINE void tile_one(dtype type, const tile *in, const float (*s)[16], const flo
     token_scales scaled;
     scale_token(type, in, s, a, &scaled);
     size_t u = 0;
-    for (; ONE_UNITS >= 8 && u + 8 <= in->units; u += 8) accumulate_one(type, 8, u, in, s, &scaled, y);
+    if (in->units == STRIP_UNITS) { /* the common case, with constant unit numbers */
+#pragma GCC unroll 4
+        for (; u < STRIP_UNITS; u += ONE_UNITS) accumulate_one(type, ONE_UNITS, u, in, s, &scaled, y);
+    }
     for (; ONE_UNITS >= 4 && u + 4 <= in->units; u += 4) accumulate_one(type, 4, u, in, s, &scaled, y);
     for (; u + 2 <= in->units; u += 2) accumulate_one(type, 2, u, in, s, &scaled, y);
     for (; u < in->units; u++) accumulate_one(type, 1, u, in, s, &scaled, y);
@@ -134,14 +137,22 @@ typedef struct unpacked {
     float w[TILE_ROWS][STRIP];
 } unpacked;
 
+INLINE void unpack_unit(dtype type, size_t u, const tile *in, const float (*s)[16], size_t j, unpacked *out)
+{
+    vf w[UNIT_VECTORS];
+    unit_load(type, in->w + j * in->stride, u, s, j, w);
+#pragma GCC unroll 4
+    for (size_t v = 0; v < UNIT_VECTORS; v++) v_store(out->w[j] + u * UNIT + v * VL, w[v]);
+}
+
 INLINE void unpack_tile(dtype type, const tile *in, const float (*s)[16], unpacked *out)
 {
     for (size_t j = 0; j < in->rows; j++) {
-        for (size_t u = 0; u < in->units; u++) {
-            vf w[UNIT_VECTORS];
-            unit_load(type, in->w + j * in->stride, u, s, j, w);
-#pragma GCC unroll 4
-            for (size_t v = 0; v < UNIT_VECTORS; v++) v_store(out->w[j] + u * UNIT + v * VL, w[v]);
+        if (in->units == STRIP_UNITS) {
+#pragma GCC unroll 8
+            for (size_t u = 0; u < STRIP_UNITS; u++) unpack_unit(type, u, in, s, j, out);
+        } else {
+            for (size_t u = 0; u < in->units; u++) unpack_unit(type, u, in, s, j, out);
         }
     }
 }
