@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The program as its users see it: exit statuses, one line of message on standard error, nothing left behind after a
 # failure, results that other programs can read.
+# shellcheck disable=SC2016 # conditions in single quotes are for eval
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 moeprism=${MOEPRISM:-build/moeprism}

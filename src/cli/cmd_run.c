@@ -111,6 +111,7 @@ static int run(const cli_command *self, const void *options)
     if (mp_model_open(o->common.args[0], &params, &model, &err) != MP_OK) return cli_fail(&err);
     const mp_status status = run_model(model, o, dialogue, &err);
     mp_model_close(model);
+    if (status == MP_E_INTERRUPTED) return STATUS_INTERRUPTED; /* who pressed Ctrl-C knows */
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
 }
 

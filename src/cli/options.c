@@ -6,6 +6,7 @@
  * arguments than the command has, given back to the option. */
 #include "cli/options.h"
 
+#include <assert.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdarg.h>
@@ -176,7 +177,7 @@ static bool set_value(parser *p, const option_spec *option, const char *text)
 static void build_tables(const cli_command *command, char *letters, struct option *longs)
 {
     size_t n = 0;
-    letters += sprintf(letters, "-:h");
+    letters = stpcpy(letters, "-:h");
     longs[n++] = (struct option){"help", no_argument, NULL, 'h'};
     for (size_t i = 0; i < command->n_options; i++) {
         const option_spec *o = &command->options[i];
@@ -185,7 +186,9 @@ static void build_tables(const cli_command *command, char *letters, struct optio
                         : o->kind == OPTION_OPTIONAL_TEXT ? optional_argument
                                                           : required_argument;
         longs[n++] = (struct option){o->name, has, NULL, LONG_BASE + (int)i};
-        if (o->letter != 0) letters += sprintf(letters, "%c%s", o->letter, has == no_argument ? "" : ":");
+        if (o->letter == 0) continue;
+        *letters++ = o->letter;
+        if (has != no_argument) *letters++ = ':';
     }
     longs[n] = (struct option){0};
     *letters = '\0';
@@ -294,6 +297,7 @@ options_result options_parse(const cli_command *command, int argc, char **argv, 
     char letters[3 * MAX_OPTIONS];
     struct option longs[MAX_OPTIONS + 2];
     parser p = {.command = command, .values = values};
+    assert(command->n_options <= MAX_OPTIONS);
     build_tables(command, letters, longs);
     opterr = 0;
     optind = 0; /* glibc: start afresh */
