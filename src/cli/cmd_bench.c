@@ -85,7 +85,7 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
     if (status == MP_OK) status = machine_describe(&report.machine, model, runner.engine, &o->common, err);
     if (status == MP_OK) status = bench_report_reserve(&report, points.n * (o->prompts.n + o->gens.n * o->seqs.n), err);
     progress_begin(&shown, true);
-    interrupt_catch();
+    interrupt_catch(NULL);
     for (size_t i = 0; status == MP_OK && i < points.n; i++) {
         const mp_progress now = {.stage = "bench",
                                  .unit = "points",

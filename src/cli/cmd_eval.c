@@ -93,7 +93,7 @@ static mp_status measure(eval_report *report, const eval_options *o, const char 
     MP_TRY(check_points(report->model, &o->points, err));
     MP_TRY(machine_describe(&report->machine, report->model, NULL, &o->common, err));
     progress_begin(&shown, true);
-    interrupt_catch();
+    interrupt_catch(NULL);
     mp_status status = mp_eval(report->model, &params, &report->result, err);
     if (status == MP_OK && report->against != NULL && is_whole(report->against) && !is_whole(report->model))
         status = eval_whole(report, &params, err);

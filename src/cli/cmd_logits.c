@@ -90,7 +90,7 @@ static int run(const cli_command *self, const void *options)
     if (status == MP_OK && n > UINT32_MAX) status = status_fail(&err, MP_E_LIMIT, "%s: too many tokens", o->tokens);
     if (status == MP_OK && mp_model_point(model, o->point) == NULL)
         status = status_fail(&err, MP_E_INVALID, "there is no operating point %u (see 'moeprism info')", o->point);
-    interrupt_catch();
+    interrupt_catch(NULL);
     if (status == MP_OK) status = write_logits(model, o, ids, n, &err);
     interrupt_release();
     free(ids);

@@ -42,7 +42,7 @@ static mp_status refactor(const refactor_options *o, mp_refactor_params *params,
     params->progress = progress_update;
     params->user = &shown;
     progress_begin(&shown, false);
-    interrupt_catch();
+    interrupt_catch("\nstopping after this piece of work; Ctrl-C again ends at once\n");
     mp_status status = mp_refactor(o->common.args[0], o->out, params, &report, err);
     progress_end(&shown, status == MP_OK);
     interrupt_release();

@@ -51,7 +51,7 @@ static mp_status once(generator *g, const run_options *o, mp_error *err)
     char *text = NULL;
     size_t len = 0;
     mp_status status = read_prompt(o, &text, &len, err);
-    interrupt_catch();
+    interrupt_catch(NULL);
     if (status == MP_OK) status = generator_feed(g, text, len, err);
     if (status == MP_OK) {
         if (!o->no_display_prompt) fwrite(text, 1, len, stdout);

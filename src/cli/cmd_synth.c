@@ -31,7 +31,7 @@ static int run(const cli_command *self, const void *options)
         .user = &shown,
     };
     progress_begin(&shown, true);
-    interrupt_catch();
+    interrupt_catch(NULL);
     const mp_status status = mp_synth(o->out, &params, &err);
     progress_end(&shown, status == MP_OK);
     interrupt_release();

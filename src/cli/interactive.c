@@ -75,7 +75,7 @@ static int read_key(EditLine *edit, wchar_t *key)
 static char *read_line(dialogue *d)
 {
     int n;
-    interrupt_catch();
+    interrupt_catch(NULL);
     const char *typed = el_gets(d->edit, &n);
     const bool interrupted = interrupt_seen();
     interrupt_release();
@@ -261,7 +261,7 @@ static mp_status answer(dialogue *d, const char *line, mp_error *err)
     char *text;
     if (asprintf(&text, "%s%s", d->g->n_past > 0 ? "\n" : "", line) < 0) return status_no_memory(err, 0, "a line");
     generator_reset_stats(d->g);
-    interrupt_catch();
+    interrupt_catch(NULL);
     mp_status status = generator_feed(d->g, text, strlen(text), err);
     free(text);
     if (status == MP_OK) {

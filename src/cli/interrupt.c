@@ -1,11 +1,15 @@
 #include "cli/interrupt.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 
 static volatile sig_atomic_t seen;
+static const char *volatile notice;
 
 /* Ends by the same signal, so that the parent (a shell's loop, make) sees why. */
 static void die(int number)
@@ -19,6 +23,11 @@ static void note(int number)
 {
     if (seen) die(number);
     seen = 1;
+    if (notice == NULL) return;
+    const int saved = errno;
+    const ssize_t written = write(STDERR_FILENO, notice, strlen(notice));
+    (void)written; /* nowhere to say it: no matter */
+    errno = saved;
 }
 
 /* Without SA_RESTART: a read that waits for input ends when Ctrl-C is pressed. */
@@ -37,9 +46,10 @@ void interrupt_setup(void)
     handle(SIGPIPE, SIG_IGN);
 }
 
-void interrupt_catch(void)
+void interrupt_catch(const char *say)
 {
     seen = 0;
+    notice = say;
     handle(SIGINT, note);
 }
 
