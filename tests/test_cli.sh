@@ -14,11 +14,12 @@ n=0
 passed=0
 report() { # $1: "true" if it holds, $2: the test's name
     n=$((n + 1))
+    local name=${2//[^[:print:]]/?}
     if [ "$1" = true ]; then
         passed=$((passed + 1))
-        echo "ok $n - $2"
+        echo "ok $n - $name"
     else
-        echo "not ok $n - $2"
+        echo "not ok $n - $name"
         sed 's/^/# out: /' "$dir/out" | head -n 10
         sed 's/^/# err: /' "$dir/err" | head -n 10
     fi
