@@ -195,7 +195,7 @@ lint:
 	@scripts/run-tests.sh scripts/lint.sh
 
 tidy: $(TIDY_OK)
-$(B)/tidy/%.ok: %.c .clang-tidy scripts/tidy.h $(HEADERS)
+$(B)/tidy/%.ok: %.c .clang-tidy tests/.clang-tidy scripts/tidy.h $(HEADERS)
 	@mkdir -p $(@D)
 	$(call say,TIDY)
 	$(Q)clang-tidy --quiet $< -- $(ALL_CPPFLAGS) $(STD) $(WARN) $(ISA) \
