@@ -106,7 +106,7 @@ static void measure(const bench *b, const char *name, void (*part)(const bench *
         uint64_t elapsed = 0;
         size_t done = 0;
         while ((double)elapsed < SECONDS * 1e9) {
-            part(b, b->memory + b->order[done++ % b->parts] * b->part_bytes, tokens);
+            for (int i = 0; i < 32; i++) part(b, b->memory + b->order[done++ % b->parts] * b->part_bytes, tokens);
             elapsed = clock_thread_cpu_ns() - start;
         }
         const double ns = (double)elapsed / (double)done;

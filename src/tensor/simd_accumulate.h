@@ -94,6 +94,15 @@ INLINE vf factor_at(size_t runs, const token_scales *a, size_t u, size_t v, size
     return v_set1(a->v[runs * u][j]);
 }
 
+/* The same piece of the row a tile later. What lies there after the last row is most likely the next call's: a
+ * sub-expert's down matrix is stored in the order in which it is read. */
+INLINE void ask_ahead(dtype type, const tile *in, size_t j)
+{
+    const uint8_t *row = in->w + (j + TILE_ROWS) * in->stride;
+    const size_t bytes = in->units * strip_bytes(type) / STRIP_UNITS;
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
+}
+
 /* One token, units u0 .. u0 + U of the strip. */
 INLINE void accumulate_one(dtype type, size_t U, size_t u0, const tile *in, const float (*s)[16], const token_scales *a,
                            float *y)
@@ -103,6 +112,7 @@ INLINE void accumulate_one(dtype type, size_t U, size_t u0, const tile *in, cons
 #pragma GCC unroll 16
     for (size_t v = 0; v < U * UNIT_VECTORS; v++) sums[v] = v_load(y + v * VL);
     for (size_t j = 0; j < in->rows; j++) {
+        if (u0 == 0) ask_ahead(type, in, j);
 #pragma GCC unroll 8
         for (size_t u = 0; u < U; u++) {
             vf w[UNIT_VECTORS];

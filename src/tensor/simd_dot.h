@@ -130,7 +130,7 @@ INLINE void tile(dtype type, size_t R, size_t T, size_t n, cursor at, size_t ahe
 #pragma GCC unroll 4
             for (size_t r = 0; r < R; r++) {
 #pragma GCC unroll 5
-                for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at.w[r] + ahead + b);
+                for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at.w[r] + ahead + b, 0, 2); /* into level 2 */
             }
             chunk_one(type, R, &at, sums);
         } else {
@@ -197,7 +197,7 @@ INLINE void float_tile(dtype type, size_t R, size_t T, size_t n, const cursor *a
     for (; i + VL <= n; i += VL) {
         if (T == 1) {
 #pragma GCC unroll 4
-            for (size_t r = 0; r < R; r++) __builtin_prefetch(at->w[r] + ahead + i * float_bytes(type));
+            for (size_t r = 0; r < R; r++) __builtin_prefetch(at->w[r] + ahead + i * float_bytes(type), 0, 2);
         }
         float_step(type, R, T, i, VL, at, sums);
     }
