@@ -31,7 +31,7 @@ mp_status refactor_progress(refactor *r, const char *stage, const char *unit, ui
         .done = done,
         .total = total,
         .elapsed_ns = clock_now_ns() - r->stage_start,
-        .layer = (int)r->layer,
+        .layer = r->in_layers ? (int)r->layer : -1,
         .n_layers = (int)r->source->hp.n_layers,
     };
     if (!r->p.progress || r->p.progress(r->p.user, &progress)) return MP_OK;
@@ -47,6 +47,7 @@ static mp_status refactor_layers(refactor *r, mp_error *err)
     uint32_t done;
     MP_TRY(resume_prepare(r, &done, err));
     MP_TRY(profile_start(r, err));
+    r->in_layers = true;
     for (r->layer = 0; r->layer < r->source->hp.n_layers; r->layer++) {
         const bool last = r->layer + 1 == r->source->hp.n_layers;
         if (r->layer < done && done == r->source->hp.n_layers) continue; /* nothing left to profile for */
@@ -58,7 +59,7 @@ static mp_status refactor_layers(refactor *r, mp_error *err)
         }
         if (!last) MP_TRY(profile_advance(r, err));
     }
-    r->layer = r->source->hp.n_layers - 1;
+    r->in_layers = false;
     return MP_OK;
 }
 

@@ -46,6 +46,7 @@ typedef struct refactor {
 
     /* the layer at hand */
     uint32_t layer;
+    bool in_layers;    /* false before the first and after the last */
     float *h;          /* [n_tokens, d] residual stream before the layer, then before its experts */
     float *x;          /* [n_tokens, d] input of its experts */
     uint32_t *experts; /* [n_tokens, k0] routing */
