@@ -211,10 +211,11 @@ format:
 demo:
 	@B=$(B) scripts/demo.sh
 
+# A script runs the program of the same name with what it needs.
 bench:
 	@scripts/deps.sh build
 	@$(MAKE) benches
-	@for p in $(BENCH_BIN) $(BENCH_SH); do echo "== $$p"; MOEPRISM=$(B)/moeprism $$p || exit 1; done
+	@for p in $(filter-out $(BENCH_SH:%.sh=$(B)/%),$(BENCH_BIN)) $(BENCH_SH); do echo "== $$p"; B=$(B) $$p || exit 1; done
 
 # ---- install ----------------------------------------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ help:
 	@echo 'make install    into PREFIX (now $(PREFIX)), below DESTDIR; also uninstall'
 	@echo 'make test       installs missing packages, builds, runs every test; ends with N passed, N failed, N skipped'
 	@echo 'make demo       splits the demo model, measures its curve and generates text'
-	@echo 'make bench      builds and runs the benchmarks'
+	@echo 'make bench      builds and runs every benchmark: about an hour; each runs alone as well (bench/)'
 	@echo 'make sanitize   the tests under address, undefined and thread sanitizers'
 	@echo 'make fuzz       every fuzz target for FUZZ_SECONDS (now $(FUZZ_SECONDS))'
 	@echo 'make lint       format, include direction, clang-tidy, shellcheck, man page; make format mends the first'
