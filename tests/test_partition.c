@@ -193,7 +193,7 @@ static void fast_evaluation_is_the_definition(void **state)
                     uint16_t other[MAX_C];
                     memcpy(other, part, sizeof other);
                     other[j] = part[k], other[k] = part[j];
-                    partition_pair_prepare(&s, part[j], part[k]);
+                    partition_pair_begin(&s, part[j], part[k]);
                     double delta = partition_swap_delta(&s, j, k) / unit;
                     assert_near(delta, partition_objective(&p, other) - partition_objective(&p, part), 1e-6);
                 }

@@ -4,7 +4,9 @@
  * loss of keeping the k heaviest sets is sum_b of the N - k smallest L[b][n], over sum_b sum_n L[b][n]; the objective
  * is the weighted mean of that over several k. Lower is better; 0 loses nothing.
  *
- * Pure: no I/O, no clock, no globals; one expert at a time, any thread. Same input and seed, same answer. */
+ * Pure: no I/O, no clock, no globals; one expert at a time, any thread. Same input and seed, same answer, whoever else
+ * runs: the caller sets openblas_set_num_threads(1) once. Every array is the caller's. NULL params are not allowed, {0}
+ * are the defaults. */
 #ifndef REFACTOR_PARTITION_H
 #define REFACTOR_PARTITION_H
 
@@ -25,14 +27,14 @@ typedef struct partition_problem {
 /* A spread of keeps for N parts: 1/8, 1/4, 1/2 and 3/4 of N, rounded, distinct, equal weights. */
 void partition_default_keeps(partition_problem *p);
 
-/* part[j] in [0, N) for each neuron. */
+/* part[j] in [0, N) for each neuron; a checked problem. NAN when memory is short. */
 double partition_objective(const partition_problem *p, const uint16_t *part);
 
 /* Neurons by total weight, heaviest first, cut in runs: the simplest start, and `--solver sort`. */
 mp_status partition_sort(const partition_problem *p, uint16_t *part, mp_error *err);
 /* The paper's start: heaviest first, each to the set with the least weight so far that has room. */
 mp_status partition_greedy(const partition_problem *p, uint16_t *part, mp_error *err);
-/* The paper's refinement of `part` in place: simulated annealing on swaps. */
+/* The paper's refinement of `part` in place: simulated annealing on swaps. Keeps the start where the end is worse. */
 typedef struct partition_anneal_params {
     double t0, alpha;    /* 0: 100 and 0.995; T in units of the unnormalised objective */
     uint32_t iterations; /* 0: 100,000 */
@@ -40,7 +42,8 @@ typedef struct partition_anneal_params {
 } partition_anneal_params;
 mp_status partition_anneal(const partition_problem *p, const partition_anneal_params *params, uint16_t *part,
                            mp_error *err);
-/* Block coordinate descent from several starts, exact balanced transport within, improving swaps at the end. */
+/* Block coordinate descent from several starts, exact balanced transport within, then improving swaps and kicks, all
+ * within a fixed number of evaluations. Never worse than partition_sort(). */
 typedef struct partition_bcd_params {
     uint32_t random_starts; /* beside importance order and co-activation clusters; default 1 */
     uint32_t max_rounds;    /* default 50 */

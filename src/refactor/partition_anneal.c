@@ -33,18 +33,18 @@ static double anneal(partition_state *s, const partition_anneal_params *params, 
     uint32_t iterations = params->iterations ? params->iterations : 100000;
     rng r;
     rng_init(&r, params->seed);
-    double start = partition_state_set(s, part), now = start;
+    const double start = partition_state_set(s, part);
     for (uint32_t it = 0; it < iterations; it++, temperature *= alpha) {
         uint32_t j = (uint32_t)rng_below(&r, s->n_neurons), i = j;
         while (part[i] == part[j]) i = (uint32_t)rng_below(&r, s->n_neurons);
         uint32_t n = part[j], m = part[i];
-        partition_pair_prepare(s, n, m);
+        partition_pair_begin(s, n, m);
         double delta = partition_swap_delta(s, j, i) / s->scale, lot = rng_uniform(&r);
         if (delta > 0 && !(lot < exp(-delta / temperature))) continue;
         swap(part, j, i);
-        now = partition_state_update(s, part, n, m);
+        partition_state_update(s, part, n, m);
     }
-    return start - now;
+    return start - partition_state_objective(s);
 }
 
 mp_status partition_anneal(const partition_problem *p, const partition_anneal_params *params, uint16_t *part,

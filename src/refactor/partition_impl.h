@@ -19,10 +19,14 @@ typedef struct partition_state {
     double scale;                       /* wt = w * scale; the mean of wt is 1, so no sum of floats can overflow */
     float *wt;                          /* [C, stride] */
     float *load;                        /* [N, stride] L of each set */
-    float *sorted;     /* [1 + N + 1, stride] a row of 0, the loads of each token ascending, a row of infinity */
-    float *rate;       /* [N, stride] share of the keeps that drop the set: the supergradient of the loss */
-    float *pair;       /* [2 * n_keeps + 3, stride] a pair of sets prepared for partition_swap_delta */
-    float *block;      /* [N, 16] scratch of the sort */
+    float *sorted; /* [1 + N + 1, stride] a row of 0, the loads of each token ascending, a row of infinity */
+    float *rate;   /* [N, stride] share of the keeps that drop the set: the supergradient of the loss */
+    float *pair;   /* [2 * n_keeps + 3, stride] see partition_pair_begin() */
+    float *spare;  /* [2, stride] scratch of an update */
+    float *block;  /* [N, 16] scratch of the sort */
+    uint32_t pair_n, pair_m;
+    size_t pair_ready; /* tokens prepared */
+    uint64_t visited;  /* tokens evaluated in swaps: the measure of effort */
     uint16_t *network; /* [n_network, 2] comparators */
     size_t n_network;
 } partition_state;
@@ -38,15 +42,23 @@ void partition_state_clear(partition_state *s);
 
 /* Loads and their order from scratch; returns the objective of partition.h. */
 double partition_state_set(partition_state *s, const uint16_t *part);
-/* The same after only the sets n and m changed. */
-double partition_state_update(partition_state *s, const uint16_t *part, uint32_t n, uint32_t m);
+double partition_state_objective(const partition_state *s);
+/* The loads and their order after only the sets n and m changed. */
+void partition_state_update(partition_state *s, const uint16_t *part, uint32_t n, uint32_t m);
 /* Fills rate from the sorted loads. Ties share what is to be dropped equally. */
 void partition_state_rates(partition_state *s);
 
-/* Swaps between sets n and m, in two steps: what depends on the pair alone, then the change of the unnormalised
- * objective (in units of wt) when j of n and i of m change places. */
-void partition_pair_prepare(partition_state *s, uint32_t n, uint32_t m);
-double partition_swap_delta(const partition_state *s, uint32_t j, uint32_t i);
+/* Swaps between the sets n and m: what depends on the pair alone is found once, as far as tokens are asked for. */
+typedef struct partition_swap {
+    uint32_t j, i; /* neurons of n and of m */
+    double delta;  /* change of the unnormalised objective in units of wt, over the tokens seen so far */
+    double square; /* sum of the squares of the tokens' changes */
+} partition_swap;
+
+void partition_pair_begin(partition_state *s, uint32_t n, uint32_t m);
+/* Adds tokens [begin, end), multiples of 4 up to stride. */
+void partition_swap_add(partition_state *s, partition_swap *swap, size_t begin, size_t end);
+double partition_swap_delta(partition_state *s, uint32_t j, uint32_t i); /* over all tokens */
 
 /* Exact balanced transport with memory: prices and assignment of the last solve start the next one. */
 typedef struct transport {

@@ -106,17 +106,37 @@ static mp_status rows_new(size_t rows, size_t stride, float **out, mp_error *err
     return MP_OK;
 }
 
+/* An odd-looking step through the tokens: coprime to their number and near its golden section. */
+static size_t spread_step(size_t n)
+{
+    for (size_t step = (size_t)(0.618 * (double)n) | 1;; step++) {
+        size_t a = n, b = step;
+        while (b) {
+            size_t r = a % b;
+            a = b;
+            b = r;
+        }
+        if (a == 1) return step % n;
+    }
+}
+
+/* Tokens change their order on the way, so that any run of them is spread over the whole text: races look at a run. */
 static void transpose(partition_state *s, const float *w)
 {
     enum { TILE = 32 };
-    for (size_t b0 = 0; b0 < s->n_tokens; b0 += TILE)
-        for (size_t j0 = 0; j0 < s->n_neurons; j0 += TILE) {
-            size_t b1 = b0 + TILE < s->n_tokens ? b0 + TILE : s->n_tokens;
-            size_t j1 = j0 + TILE < s->n_neurons ? j0 + TILE : s->n_neurons;
-            for (size_t j = j0; j < j1; j++)
-                for (size_t b = b0; b < b1; b++)
-                    s->wt[j * s->stride + b] = (float)((double)w[b * s->n_neurons + j] * s->scale);
+    const size_t n = s->n_tokens, c = s->n_neurons, step = n > 1 ? spread_step(n) : 0;
+    size_t next = 0, token[TILE];
+    for (size_t b0 = 0; b0 < n; b0 += TILE) {
+        const size_t count = n - b0 < TILE ? n - b0 : TILE;
+        for (size_t b = 0; b < count; b++) {
+            token[b] = next;
+            next = next < n - step ? next + step : next - (n - step);
         }
+        for (size_t j = 0; j < c; j++) {
+            float *row = s->wt + j * s->stride + b0;
+            for (size_t b = 0; b < count; b++) row[b] = (float)((double)w[token[b] * c + j] * s->scale);
+        }
+    }
 }
 
 static void merge_keeps(partition_state *s, const partition_problem *p)
@@ -147,6 +167,7 @@ mp_status partition_state_init(partition_state *s, const partition_problem *p, m
     if ((status = rows_new(n + 2, s->stride, &s->sorted, err)) != MP_OK) goto out;
     if ((status = rows_new(n, s->stride, &s->rate, err)) != MP_OK) goto out;
     if ((status = rows_new(2 * s->n_keeps + 3, s->stride, &s->pair, err)) != MP_OK) goto out;
+    if ((status = rows_new(2, s->stride, &s->spare, err)) != MP_OK) goto out;
     if ((status = rows_new(n, BLOCK, &s->block, err)) != MP_OK) goto out;
     s->n_network = network_build(p->n_parts, NULL);
     s->network = malloc((s->n_network ? s->n_network : 1) * 2 * sizeof *s->network);
@@ -169,6 +190,7 @@ void partition_state_clear(partition_state *s)
     free(s->sorted);
     free(s->rate);
     free(s->pair);
+    free(s->spare);
     free(s->block);
     free(s->network);
     *s = (partition_state){0};
@@ -208,7 +230,7 @@ static void sort_loads(partition_state *s)
 }
 
 /* sum_b sum_k weight_k * (sum of the drop_k smallest loads), over the sum of all weights. */
-static double loss(const partition_state *s)
+double partition_state_objective(const partition_state *s)
 {
     double sum = 0;
     if (s->total <= 0) return 0;
@@ -228,15 +250,45 @@ double partition_state_set(partition_state *s, const uint16_t *part)
 {
     for (uint32_t n = 0; n < s->n_parts; n++) sum_load(s, part, n);
     sort_loads(s);
-    return loss(s);
+    return partition_state_objective(s);
 }
 
-double partition_state_update(partition_state *s, const uint16_t *part, uint32_t n, uint32_t m)
+static inline vec merge(vec below, vec x, vec here)
 {
+    return vec_min(vec_max(below, x), here);
+}
+
+/* In one vector's sorted loads, `gone` and `lost` make room for x and y: four passes in one, each of which looks at a
+ * row and its neighbour. Taking out: a row not below the value takes its successor. Putting in: the middle one of the
+ * row below, the value and the row. */
+static void replace_sorted(partition_state *s, size_t b, vec gone, vec lost, vec x, vec y)
+{
+    const size_t stride = s->stride;
+    const vec infinite = vec_set(INFINITY);
+    float *row = s->sorted + stride + b;
+    vec s0 = vec_load(row), s1 = vec_load(row + stride);
+    vec a0 = vec_select(s0 < gone, s0, s1); /* without gone */
+    vec b0 = vec_set(0), c0 = vec_set(0);   /* without both, one row below; with x, one row below */
+    for (uint32_t r = 0; r < s->n_parts; r++, row += stride) {
+        vec s2 = r + 2 < s->n_parts ? vec_load(row + 2 * stride) : infinite;
+        vec a1 = vec_select(s1 < gone, s1, s2);
+        vec b1 = vec_select(a0 < lost, a0, a1);
+        vec c1 = merge(b0, x, b1);
+        vec_store(row, merge(c0, y, c1));
+        s1 = s2, a0 = a1, b0 = b1, c0 = c1;
+    }
+}
+
+void partition_state_update(partition_state *s, const uint16_t *part, uint32_t n, uint32_t m)
+{
+    float *load_n = s->load + n * s->stride, *load_m = s->load + m * s->stride;
+    memcpy(s->spare, load_n, s->stride * sizeof *load_n);
+    memcpy(s->spare + s->stride, load_m, s->stride * sizeof *load_m);
     sum_load(s, part, n);
     sum_load(s, part, m);
-    sort_loads(s);
-    return loss(s);
+    for (size_t b = 0; b < s->stride; b += LANES)
+        replace_sorted(s, b, vec_load(s->spare + b), vec_load(s->spare + s->stride + b), vec_load(load_n + b),
+                       vec_load(load_m + b));
 }
 
 /* One block of tokens, one keep: sets below the D-th smallest load are dropped, sets equal to it share the rest. */
@@ -273,47 +325,88 @@ static inline vec two_smallest(vec low, vec high, vec p, vec q)
     return vec_min(p, low) + vec_min(vec_max(p, low), vec_min(q, high));
 }
 
-/* Rows of `pair`: the two loads, the present sum over keeps, then p and q of each keep. Of the four sorted loads around
- * the D-th, those of the pair itself are stepped over; equal loads are interchangeable. */
-void partition_pair_prepare(partition_state *s, uint32_t n, uint32_t m)
+/* One vector of tokens. Rows of `pair`: the two loads, the present sum over keeps, then p and q of each keep. Of the
+ * four sorted loads around the D-th, those of the pair itself are stepped over; equal loads are interchangeable. */
+static void prepare(partition_state *s, size_t b)
 {
     const size_t stride = s->stride;
-    for (size_t b = 0; b < stride; b += LANES) {
-        vec x = vec_load(s->load + n * stride + b), y = vec_load(s->load + m * stride + b);
-        vec low = vec_min(x, y), high = vec_max(x, y), sum = vec_set(0);
-        float *out = s->pair + b;
-        for (uint32_t k = 0; k < s->n_keeps; k++) {
-            const float *at = s->sorted + (s->drop[k] - 1) * stride + b; /* row 0 stands before the smallest */
-            vec s0 = vec_load(at), s1 = vec_load(at + stride);
-            vec s2 = vec_load(at + 2 * stride), s3 = vec_load(at + 3 * stride);
-            mask skip0 = low <= s0;
-            if (s->drop[k] == 1) skip0 = (mask){0}; /* the row of 0 is nobody's load */
-            vec p = vec_select(skip0, vec_select(high <= s1, s2, s1), s0);
-            vec q = vec_select(low <= s1, vec_select(high <= s2, s3, s2), s1);
-            vec_store(out + (3 + 2 * k) * stride, p);
-            vec_store(out + (4 + 2 * k) * stride, q);
-            sum += vec_set(s->weight[k]) * two_smallest(low, high, p, q);
-        }
-        vec_store(out, x);
-        vec_store(out + stride, y);
-        vec_store(out + 2 * stride, sum);
+    vec x = vec_load(s->load + s->pair_n * stride + b), y = vec_load(s->load + s->pair_m * stride + b);
+    vec low = vec_min(x, y), high = vec_max(x, y), sum = vec_set(0);
+    float *out = s->pair + b;
+    for (uint32_t k = 0; k < s->n_keeps; k++) {
+        const float *at = s->sorted + (s->drop[k] - 1) * stride + b; /* row 0 stands before the smallest */
+        vec s0 = vec_load(at), s1 = vec_load(at + stride);
+        vec s2 = vec_load(at + 2 * stride), s3 = vec_load(at + 3 * stride);
+        mask skip0 = low <= s0;
+        if (s->drop[k] == 1) skip0 = (mask){0}; /* the row of 0 is nobody's load */
+        vec p = vec_select(skip0, vec_select(high <= s1, s2, s1), s0);
+        vec q = vec_select(low <= s1, vec_select(high <= s2, s3, s2), s1);
+        vec_store(out + (3 + 2 * k) * stride, p);
+        vec_store(out + (4 + 2 * k) * stride, q);
+        sum += vec_set(s->weight[k]) * two_smallest(low, high, p, q);
+    }
+    vec_store(out, x);
+    vec_store(out + stride, y);
+    vec_store(out + 2 * stride, sum);
+}
+
+void partition_pair_begin(partition_state *s, uint32_t n, uint32_t m)
+{
+    s->pair_n = n;
+    s->pair_m = m;
+    s->pair_ready = 0;
+}
+
+/* The number of keeps known to the compiler: weights stay in registers. */
+static inline __attribute__((always_inline)) void swap_add(const partition_state *s, partition_swap *swap, size_t begin,
+                                                           size_t end, uint32_t n_keeps)
+{
+    const size_t stride = s->stride;
+    const float *wj = s->wt + swap->j * stride, *wi = s->wt + swap->i * stride;
+    const vec zero = vec_set(0);
+    vec delta = zero, square = zero, weight[PARTITION_MAX_KEEPS];
+    for (uint32_t k = 0; k < n_keeps; k++) weight[k] = vec_set(s->weight[k]);
+    for (size_t b = begin; b < end; b += LANES) {
+        const float *at = s->pair + b;
+        vec shift = vec_load(wi + b) - vec_load(wj + b);
+        vec x = vec_max(vec_load(at) + shift, zero), y = vec_max(vec_load(at + stride) - shift, zero);
+        vec low = vec_min(x, y), high = vec_max(x, y), sum = zero;
+        for (uint32_t k = 0; k < n_keeps; k++)
+            sum += weight[k] *
+                   two_smallest(low, high, vec_load(at + (3 + 2 * k) * stride), vec_load(at + (4 + 2 * k) * stride));
+        sum -= vec_load(at + 2 * stride);
+        delta += sum;
+        square += sum * sum;
+    }
+    swap->delta += vec_sum(delta);
+    swap->square += vec_sum(square);
+}
+
+void partition_swap_add(partition_state *s, partition_swap *swap, size_t begin, size_t end)
+{
+    for (; s->pair_ready < end; s->pair_ready += LANES) prepare(s, s->pair_ready);
+    s->visited += end - begin;
+    switch (s->n_keeps) {
+    case 1:
+        swap_add(s, swap, begin, end, 1);
+        break;
+    case 2:
+        swap_add(s, swap, begin, end, 2);
+        break;
+    case 3:
+        swap_add(s, swap, begin, end, 3);
+        break;
+    case 4:
+        swap_add(s, swap, begin, end, 4);
+        break;
+    default:
+        swap_add(s, swap, begin, end, s->n_keeps);
     }
 }
 
-double partition_swap_delta(const partition_state *s, uint32_t j, uint32_t i)
+double partition_swap_delta(partition_state *s, uint32_t j, uint32_t i)
 {
-    const size_t stride = s->stride;
-    const float *wj = s->wt + j * stride, *wi = s->wt + i * stride;
-    vec delta = vec_set(0);
-    for (size_t b = 0; b < stride; b += LANES) {
-        const float *at = s->pair + b;
-        vec shift = vec_load(wi + b) - vec_load(wj + b), zero = vec_set(0);
-        vec x = vec_max(vec_load(at) + shift, zero), y = vec_max(vec_load(at + stride) - shift, zero);
-        vec low = vec_min(x, y), high = vec_max(x, y), sum = zero;
-        for (uint32_t k = 0; k < s->n_keeps; k++)
-            sum += vec_set(s->weight[k]) *
-                   two_smallest(low, high, vec_load(at + (3 + 2 * k) * stride), vec_load(at + (4 + 2 * k) * stride));
-        delta += sum - vec_load(at + 2 * stride);
-    }
-    return vec_sum(delta);
+    partition_swap swap = {.j = j, .i = i};
+    partition_swap_add(s, &swap, 0, s->stride);
+    return swap.delta;
 }
