@@ -15,7 +15,7 @@
  * allowed, the rest of it goes into kicks: shake the best partition, refine, keep the better one.
  *
  * Effort is counted in tokens visited, never in time: the answer is the same on any machine load. All of it is about a
- * tenth of what 100,000 proposals of the annealer visit. */
+ * tenth of the work of 100,000 proposals of the annealer. */
 #include "refactor/partition_impl.h"
 
 #include <assert.h>
@@ -30,8 +30,8 @@ enum {
     CLUSTER_ROUNDS = 4,
     SWAP_CANDIDATES = 8,  /* neurons of each set of a pair that are tried against each other */
     RACE_TOKENS = 128,    /* before the first swap is given up; then as many again as were seen */
-    REFINE_EFFORT = 5000, /* swap evaluations over all tokens: of the first refinement */
-    TOTAL_EFFORT = 12000, /* and of all, kicks included */
+    EFFORT = 15000,       /* in evaluations of a swap over all tokens, the starts included */
+    REFINE_EFFORT = 3000, /* of which this much is left to swaps where the starts of a large expert take all */
 };
 
 static const double RACE_DEVIATIONS = 2; /* a loss beyond this many standard deviations ends a candidate's race */
@@ -86,7 +86,8 @@ out:
 /* product [C, N] = wt [C, B] * rate^T [B, N] */
 static void multiply(bcd *s)
 {
-    const partition_state *p = &s->state;
+    partition_state *p = &s->state;
+    p->visited += p->stride * p->n_neurons / 2; /* a round takes the time of so many tokens of swaps */
     int c = (int)p->n_neurons, n = (int)p->n_parts, b = (int)p->stride;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, c, n, b, 1, p->wt, b, p->rate, b, 0, s->product, n);
 }
@@ -105,7 +106,6 @@ static double descend(bcd *s, uint16_t *part, uint32_t max_rounds, double gain)
     const size_t bytes = s->state.n_neurons * sizeof *part;
     double objective = partition_state_objective(&s->state);
     for (uint32_t round = 0; round < max_rounds; round++) {
-        s->state.visited += s->state.stride * s->state.n_neurons / 2; /* a product costs that many tokens of swaps */
         costs_of_loads(s);
         memcpy(s->trial, part, bytes);
         transport_solve(&s->transport, s->cost, s->trial);
@@ -287,7 +287,6 @@ static void solve(bcd *s, const partition_bcd_params *params, uint16_t *part)
     const uint32_t max_rounds = params->max_rounds ? params->max_rounds : 50;
     const uint32_t random_starts = params->random_starts ? params->random_starts : 1;
     const size_t bytes = s->state.n_neurons * sizeof *part;
-    const uint64_t first = (uint64_t)REFINE_EFFORT * s->state.stride, total = (uint64_t)TOTAL_EFFORT * s->state.stride;
     s->objective = INFINITY;
     try_start(s, part, max_rounds);
     start_clusters(s, part);
@@ -297,13 +296,13 @@ static void solve(bcd *s, const partition_bcd_params *params, uint16_t *part)
         try_start(s, part, max_rounds);
     }
     memcpy(part, s->best, bytes);
-    s->state.visited = 0;
-    keep_better(s, part, refine(s, part, max_rounds, first));
-    const bool converged = s->state.visited < first;
-    while (converged && s->objective > 0 && s->state.visited < total) {
+    const uint64_t least = s->state.visited + (uint64_t)REFINE_EFFORT * s->state.stride;
+    const uint64_t all = (uint64_t)EFFORT * s->state.stride, effort = all > least ? all : least;
+    keep_better(s, part, refine(s, part, max_rounds, effort));
+    while (s->objective > 0 && s->state.visited < effort) {
         memcpy(part, s->best, bytes);
         kick(s, part);
-        keep_better(s, part, refine(s, part, max_rounds, total));
+        keep_better(s, part, refine(s, part, max_rounds, effort));
     }
     memcpy(part, s->best, bytes);
 }
