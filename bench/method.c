@@ -17,15 +17,6 @@ typedef struct variant {
 
 static const variant VARIANTS[] = {
     {"ours", "**ours** (bcd, probe, threshold, gain)", {0}},
-    {"whole-probe", "ours, probe not factorised", {.gate_rank = UINT32_MAX}},
-    {"anneal", "ours, annealed sets", {.solver = MP_SOLVER_ANNEAL}},
-    {"sort", "ours, sets sorted by importance", {.solver = MP_SOLVER_SORT}},
-    {"topk", "ours, top-k", {.select = MP_SELECT_TOPK}},
-    {"no-gain", "ours, no gain", {.no_gain = true}},
-    {"proxy", "ours, proxy gate", {.gate = MP_GATE_PROXY}},
-    {"n16", "ours, N = 16", {.n_parts = 16}},
-    {"n4", "ours, N = 4", {.n_parts = 4}},
-    {"quarter", "ours, a quarter of the calibration tokens", {.max_tokens = 24576}},
     {"paper-r1",
      "paper: N = 4, anneal, proxy r = 1, top-k",
      {.n_parts = 4,
@@ -45,6 +36,15 @@ static const variant VARIANTS[] = {
     {"paper-linear",
      "paper: N = 4, anneal, linear gate, top-k",
      {.n_parts = 4, .solver = MP_SOLVER_ANNEAL, .gate = MP_GATE_LINEAR, .select = MP_SELECT_TOPK, .no_gain = true}},
+    {"whole-probe", "ours, probe not factorised", {.gate_rank = UINT32_MAX}},
+    {"anneal", "ours, annealed sets", {.solver = MP_SOLVER_ANNEAL}},
+    {"sort", "ours, sets sorted by importance", {.solver = MP_SOLVER_SORT}},
+    {"topk", "ours, top-k", {.select = MP_SELECT_TOPK}},
+    {"no-gain", "ours, no gain", {.no_gain = true}},
+    {"proxy", "ours, proxy gate", {.gate = MP_GATE_PROXY}},
+    {"n16", "ours, N = 16", {.n_parts = 16}},
+    {"n4", "ours, N = 4", {.n_parts = 4}},
+    {"quarter", "ours, a quarter of the calibration tokens", {.max_tokens = 24576}},
 };
 
 static const double SHARES[] = {.5, .375, .25, .125};
@@ -98,7 +98,7 @@ static void measure(const char *path, const mp_model_params *params, const texts
 {
     mp_error err;
     mp_model *m;
-    const mp_eval_params p = {.text = t->eval, .len = t->eval_len, .n_ctx = 256, .max_tokens = 32768};
+    const mp_eval_params p = {.text = t->eval, .len = t->eval_len, .n_ctx = 256, .max_tokens = 16384};
     check(mp_model_open(path, params, &m, &err), &err);
     check(mp_eval(m, &p, out, &err), &err);
     mp_model_close(m);

@@ -17,7 +17,7 @@ cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
     cat <<EOF
 # Methods on the demo model
 
-Perplexity on 32768 tokens of models/heldout.txt, spread over it, at context 256 (and over the full model's), interpolated
+Perplexity on 16384 tokens of models/heldout.txt, spread over it, at context 256 (and over the full model's), interpolated
 at equal shares of the expert compute. Gate: its own share, not included. Seconds: refactoring without the curve.
 Model models/demo-olmoe-q8_0.gguf, calibration models/calibration.txt, seed 0; $(date -u +%Y-%m-%d), $(nproc) cores of
 $cpu. Made by bench/method.sh.

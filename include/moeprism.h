@@ -26,15 +26,15 @@ extern "C" {
 
 /* ---- status ------------------------------------------------------------------------------------------------ */
 
-#define MP_STATUS_MAP(X)                                                                           \
-    X(OK, 0, "no error")                                                                           \
-    X(E_INVALID, -1, "invalid argument")                                                           \
-    X(E_IO, -2, "input or output failed")                                                          \
-    X(E_FORMAT, -3, "malformed file")                                                              \
-    X(E_UNSUPPORTED, -4, "not supported")                                                          \
-    X(E_MEMORY, -5, "out of memory")                                                               \
-    X(E_EXISTS, -6, "already exists")                                                              \
-    X(E_LIMIT, -7, "limit exceeded")                                                               \
+#define MP_STATUS_MAP(X)                                                                                               \
+    X(OK, 0, "no error")                                                                                               \
+    X(E_INVALID, -1, "invalid argument")                                                                               \
+    X(E_IO, -2, "input or output failed")                                                                              \
+    X(E_FORMAT, -3, "malformed file")                                                                                  \
+    X(E_UNSUPPORTED, -4, "not supported")                                                                              \
+    X(E_MEMORY, -5, "out of memory")                                                                                   \
+    X(E_EXISTS, -6, "already exists")                                                                                  \
+    X(E_LIMIT, -7, "limit exceeded")                                                                                   \
     X(E_INTERRUPTED, -8, "interrupted")
 
 typedef enum mp_status {
@@ -71,7 +71,7 @@ typedef struct mp_model mp_model;
 
 typedef struct mp_model_params {
     uint32_t override_experts; /* run this many experts per token instead of the file's; whole models only */
-    bool vocab_only; /* only the text functions: any architecture, no engine, info holds path and n_vocab */
+    bool vocab_only;           /* only the text functions: any architecture, no engine, info holds path and n_vocab */
 } mp_model_params;
 
 typedef struct mp_model_info {
@@ -144,13 +144,13 @@ typedef struct mp_engine mp_engine;
 typedef enum mp_kv_type { MP_KV_DEFAULT = 0, MP_KV_F16, MP_KV_F32 } mp_kv_type; /* default F16 */
 
 typedef struct mp_engine_params {
-    uint32_t threads;   /* default: physical cores within the cgroup's limit */
-    uint32_t n_ctx;     /* tokens a sequence may hold; default and limit: the model's */
-    uint32_t n_seqs;    /* sequences, default 1 */
-    uint32_t n_batch;   /* tokens a step may hold, default 512 */
-    uint32_t n_logits;  /* rows of logits a step may ask for, default n_batch */
+    uint32_t threads;  /* default: physical cores within the cgroup's limit */
+    uint32_t n_ctx;    /* tokens a sequence may hold; default and limit: the model's */
+    uint32_t n_seqs;   /* sequences, default 1 */
+    uint32_t n_batch;  /* tokens a step may hold, default 512 */
+    uint32_t n_logits; /* rows of logits a step may ask for, default n_batch */
     mp_kv_type kv_type;
-    const char *isa;    /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
+    const char *isa; /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
 } mp_engine_params;
 
 /* Bytes an engine will take, before it is opened; weights are mapped, not allocated. */
@@ -218,9 +218,9 @@ int32_t mp_sampler_draw(mp_sampler *sampler, const float *logits);
 typedef struct mp_eval_params {
     const char *text; /* UTF-8 [len] */
     size_t len;
-    uint32_t n_ctx;          /* chunk length, default 512 or the model's context if smaller */
-    uint64_t max_tokens;     /* evenly spread over the text; default: all its whole chunks */
-    const uint32_t *points;  /* [n_points]; default: all of the ladder */
+    uint32_t n_ctx;         /* chunk length, default 512 or the model's context if smaller */
+    uint64_t max_tokens;    /* evenly spread over the text; default: all its whole chunks */
+    const uint32_t *points; /* [n_points]; default: all of the ladder */
     size_t n_points;
     const mp_model *against; /* KL is taken to this model at full; default: the model itself at full */
     uint32_t threads;
@@ -266,11 +266,11 @@ typedef struct mp_refactor_params {
                            proxy: gate neurons per sub-expert, default 1 */
     mp_select select;
     bool no_gain;
-    const char *type;              /* of the down matrices, and of gate/up where it differs; default the source's */
-    uint64_t max_tokens;           /* calibration tokens, default 98304 */
-    uint32_t max_tokens_per_expert;/* default 32768 */
-    uint64_t max_eval_tokens;      /* of the curve, evenly spread over the text; default 32768 */
-    uint32_t eval_ctx;             /* default 512 or the model's context if smaller */
+    const char *type;               /* of the down matrices, and of gate/up where it differs; default the source's */
+    uint64_t max_tokens;            /* calibration tokens, default 98304 */
+    uint32_t max_tokens_per_expert; /* default 32768 */
+    uint64_t max_eval_tokens;       /* of the curve, evenly spread over the text; default 32768 */
+    uint32_t eval_ctx;              /* default 512 or the model's context if smaller */
     uint64_t seed;
     uint32_t threads;
     bool force;  /* replace an existing output */
@@ -282,9 +282,9 @@ typedef struct mp_refactor_params {
 typedef struct mp_refactor_layer {
     uint32_t layer;
     double objective_start, objective_end, objective_heldout_start, objective_heldout_end;
-    double solver_s;  /* CPU seconds */
-    double gate_r2;   /* on tokens the gate was not fitted on, weighted as the fit */
-    double lambda;    /* probe */
+    double solver_s;     /* CPU seconds */
+    double gate_r2;      /* on tokens the gate was not fitted on, weighted as the fit */
+    double lambda;       /* probe */
     double requant_rmse; /* relative, of the down matrices; 0 exact */
     double gain_min, gain_max;
 } mp_refactor_layer;
@@ -298,8 +298,8 @@ typedef struct mp_refactor_report {
 } mp_refactor_report;
 
 /* Writes the artifact of `source` to `out`, atomically. `report` may be NULL. */
-mp_status mp_refactor(const char *source, const char *out, const mp_refactor_params *params,
-                      mp_refactor_report *report, mp_error *err);
+mp_status mp_refactor(const char *source, const char *out, const mp_refactor_params *params, mp_refactor_report *report,
+                      mp_error *err);
 void mp_refactor_report_clear(mp_refactor_report *report);
 
 /* ---- synthetic models -------------------------------------------------------------------------------------- */
