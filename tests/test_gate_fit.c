@@ -496,7 +496,8 @@ static void naive_proxy(const float *a, size_t n_tokens, uint32_t c, uint32_t pa
             for (uint32_t i = 0; i < c; i++) ahead += i != j && compare_rank(a + b * c, i, j) < 0;
             top[j] = ahead < k;
         }
-        for (size_t e = 0; e < (size_t)c * c; e++) co[e] += top[e / c] && top[e % c];
+        for (uint32_t i = 0; i < c; i++)
+            for (uint32_t j = 0; j < c; j++) co[(size_t)i * c + j] += top[i] && top[j];
         free(top);
     }
     for (uint32_t n = 0; n < parts; n++) {

@@ -56,7 +56,8 @@ static float *grouped_weights(rng *r, size_t n_tokens, uint32_t c, uint32_t grou
         size[j] = expf(spread * rng_normal(r));
     }
     for (size_t b = 0; b < n_tokens; b++) {
-        uint64_t fires = rng_u64(r) & rng_u64(r);
+        uint64_t fires = rng_u64(r);
+        fires &= rng_u64(r); /* a quarter of the groups */
         for (uint32_t j = 0; j < c; j++)
             w[b * c + j] = size[j] * fabsf(1 + 0.5f * rng_normal(r)) * (fires >> truth[j] & 1 ? 1 : noise);
     }
@@ -220,9 +221,9 @@ static void visit_all(uint16_t *part, uint32_t *count, uint32_t j, uint32_t c, u
         fn(arg, part);
         return;
     }
-    for (uint16_t set = 0; set < n; set++) {
+    for (uint32_t set = 0; set < n; set++) {
         if (count[set] == c / n) continue;
-        part[j] = set;
+        part[j] = (uint16_t)set;
         count[set]++;
         visit_all(part, count, j + 1, c, n, fn, arg);
         count[set]--;

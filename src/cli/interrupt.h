@@ -7,9 +7,9 @@
 
 /* At the start: SIGINT, SIGTERM and SIGHUP clean up and end the program; SIGPIPE becomes a write error. */
 void interrupt_setup(void);
-/* From here to interrupt_release() the first Ctrl-C only raises a flag and writes `notice` (static, may be NULL) to
+/* From here to interrupt_release() the first Ctrl-C only raises a flag and writes `say` (static, may be NULL) to
  * stderr; the second ends the program. */
-void interrupt_catch(const char *notice);
+void interrupt_catch(const char *say);
 void interrupt_release(void);
 bool interrupt_seen(void);
 

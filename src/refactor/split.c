@@ -123,7 +123,8 @@ static mp_status input_covariance(const refactor *r, double *cov, mp_error *err)
     memset(cov, 0, d * d * sizeof *cov);
     for (size_t t = 0; t < n; t += COV_BLOCK) {
         const size_t rows = n - t < COV_BLOCK ? n - t : COV_BLOCK;
-        for (size_t i = 0; i < rows * d; i++) block[i] = r->x[t * d + i] - (float)mean[i % d];
+        for (size_t row = 0; row < rows; row++)
+            for (size_t i = 0; i < d; i++) block[row * d + i] = r->x[(t + row) * d + i] - (float)mean[i];
         cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (int)d, (int)rows, 1, block, (int)d, 0, gram, (int)d);
         for (size_t i = 0; i < d; i++)
             for (size_t k = i; k < d; k++) cov[i * d + k] += (double)gram[i * d + k] / (double)n;
