@@ -45,13 +45,13 @@ static int teardown(void **state)
     return system(command);
 }
 
-/* A quick run: 2048 tokens. */
+/* A quick run: 1024 tokens. */
 static mp_refactor_params quick(void)
 {
     return (mp_refactor_params){
         .calibration = calibration,
         .calibration_len = calibration_len,
-        .max_tokens = 2048,
+        .max_tokens = 1024,
         .threads = 2,
         .solver = MP_SOLVER_SORT,
         .seed = 7,
@@ -165,7 +165,7 @@ static void test_artifact_holds_what_the_format_says(void **state)
     mp_refactor_report report;
     p.eval = heldout;
     p.eval_len = 24000;
-    p.max_eval_tokens = 2048;
+    p.max_eval_tokens = 1024;
     assert_ok(mp_refactor(DEMO, in_dir("a.gguf"), &p, &report, &err), &err);
     mp_model *from = open_model(DEMO), *to = open_model(in_dir("a.gguf"));
     const mp_model_info *info = mp_model_get_info(to);
@@ -174,7 +174,7 @@ static void test_artifact_holds_what_the_format_says(void **state)
     assert_int_equal(gguf_alignment(to->file), 4096);
     assert_int_equal(info->n_parts, 32);
     assert_true(info->n_points >= 12);
-    assert_int_equal(info->calibration_tokens, 2048);
+    assert_int_equal(info->calibration_tokens, 1024);
     for (uint32_t i = 0; i < info->n_points; i++) {
         const mp_point *point = mp_model_point(to, i);
         assert_true(point->measured && point->ppl > 1 && point->kl_mean >= 0);
