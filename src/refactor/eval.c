@@ -8,12 +8,13 @@
 
 #define DEFAULT_CTX 512
 
-static mp_status check_text(const char *text, size_t len, mp_error *err)
+mp_status curve_check_text(const char *what, const char *text, size_t len, mp_error *err)
 {
-    if (!text || len == 0) return status_fail(err, MP_E_INVALID, "the text to evaluate on is empty");
+    if (!text || len == 0) return status_fail(err, MP_E_INVALID, "the %s text is empty", what);
     const size_t valid = utf8_valid(text, len);
     if (valid == len) return MP_OK;
-    return status_fail(err, MP_E_INVALID, "the text is not UTF-8: byte %zu is 0x%02x", valid, (uint8_t)text[valid]);
+    return status_fail(err, MP_E_INVALID, "the %s text is not UTF-8: byte %zu is 0x%02x", what, valid,
+                       (uint8_t)text[valid]);
 }
 
 /* *ids is the caller's to free, whatever is returned. */
@@ -77,7 +78,7 @@ mp_status mp_eval(const mp_model *m, const mp_eval_params *params, mp_eval_resul
         .user = params->user,
     };
     *out = (mp_eval_result){0};
-    MP_TRY(check_text(params->text, params->len, err));
+    MP_TRY(curve_check_text("evaluation", params->text, params->len, err));
     MP_TRY(begin_token(m, &p.bos, err));
     mp_status status = tokenize(m, params->text, params->len, &ids, &n, err);
     p.tokens = ids;

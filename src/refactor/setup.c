@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "refactor/curve.h"
 #include "refactor/setup.h"
-#include "text/utf8.h"
 
 #define DEFAULT_MAX_TOKENS      98304
 #define DEFAULT_MAX_PER_EXPERT  32768
@@ -111,14 +111,6 @@ static void fill_defaults(refactor *r, const mp_refactor_params *params)
 
 /* ---- calibration text ---- */
 
-static mp_status check_text(const char *what, const char *text, size_t len, mp_error *err)
-{
-    if (!text || len == 0) return status_fail(err, MP_E_INVALID, "the %s text is empty", what);
-    const size_t valid = utf8_valid(text, len);
-    if (valid < len) return status_fail(err, MP_E_INVALID, "the %s text is not UTF-8 at byte %zu", what, valid);
-    return MP_OK;
-}
-
 /* Chunks evenly spread over the whole text; every sixteenth is moved behind the others, to judge by. */
 static mp_status select_tokens(refactor *r, const int32_t *all, size_t n_all, mp_error *err)
 {
@@ -146,8 +138,8 @@ static mp_status read_calibration(refactor *r, mp_error *err)
     size_t n = 0;
     const char *text = r->p.calibration;
     const size_t len = r->p.calibration_len;
-    MP_TRY(check_text("calibration", text, len, err));
-    if (r->p.eval) MP_TRY(check_text("evaluation", r->p.eval, r->p.eval_len, err));
+    MP_TRY(curve_check_text("calibration", text, len, err));
+    if (r->p.eval) MP_TRY(curve_check_text("evaluation", r->p.eval, r->p.eval_len, err));
     int32_t *ids = malloc((len + 1) * sizeof *ids); /* a token is at least a byte */
     if (!ids) return status_no_memory(err, len * sizeof *ids, "calibration tokens");
     mp_status status = mp_tokenize(r->source, text, len, 0, ids, len + 1, &n, err);
