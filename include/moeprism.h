@@ -141,7 +141,7 @@ bool mp_token_ends_text(const mp_model *model, int32_t id); /* any end-of-genera
 
 typedef struct mp_engine mp_engine;
 
-typedef enum mp_kv_type { MP_KV_DEFAULT = 0, MP_KV_F16, MP_KV_F32 } mp_kv_type; /* default F16 */
+typedef enum mp_kv_type { MP_KV_DEFAULT = 0, MP_KV_F16, MP_KV_F32, MP_KV_Q8_0 } mp_kv_type; /* default F16 */
 
 typedef struct mp_engine_params {
     uint32_t threads;  /* default: physical cores within the cgroup's limit */
@@ -186,7 +186,7 @@ void mp_engine_seq_truncate(mp_engine *engine, uint32_t seq, uint32_t len);
 /* Wall time since open, by part. */
 typedef struct mp_timings {
     uint64_t steps, tokens;
-    uint64_t total_ns, attention_ns, router_ns, gate_ns, experts_ns, head_ns;
+    uint64_t total_ns, attention_ns, router_ns, gate_ns, experts_ns, dense_ns, head_ns; /* dense: shared experts too */
 } mp_timings;
 mp_timings mp_engine_timings(const mp_engine *engine);
 const char *mp_engine_isa(const mp_engine *engine);

@@ -114,6 +114,11 @@ static void test_any_split_at_full_is_the_original(void **state)
     check_split("tiny-olmoe-f32", 1e-5, 32, MP_SOLVER_BCD, MP_GATE_PROXY);
     check_split("tiny-olmoe-f32", 1e-5, 8, MP_SOLVER_BCD, MP_GATE_LINEAR);
     check_split("tiny-olmoe-d256-f16", 3e-3, 16, MP_SOLVER_BCD, MP_GATE_PROBE);
+    check_split("tiny-qwen2moe-f32", 1e-5, 16, MP_SOLVER_BCD, MP_GATE_PROBE);
+    check_split("tiny-qwen3moe-f32", 1e-5, 32, MP_SOLVER_BCD, MP_GATE_PROBE);
+    check_split("tiny-mixtral-f32", 1e-5, 4, MP_SOLVER_BCD, MP_GATE_PROXY);
+    check_split("tiny-granitemoe-f32", 1e-5, 64, MP_SOLVER_BCD, MP_GATE_PROBE);
+    check_split("tiny-deepseek2-f32", 1e-4, 8, MP_SOLVER_BCD, MP_GATE_PROBE);
 }
 
 /* ---- the artifact ---- */

@@ -1,62 +1,134 @@
 /* Causal attention over the paged cache, one work item per token and head. Scores of one (token, head) are kept whole:
- * memory grows linearly with the context, once per thread. */
+ * memory grows linearly with the context, once per thread. What a family does before and after (biases, norms,
+ * latents) surrounds this and never sees the pages. */
 #include <math.h>
 #include <string.h>
 
 #include "engine/engine.h"
 
+cache_shape attention_cache_shape(const hparams *hp)
+{
+    if (hp->kv_lora) return (cache_shape){.heads = 1, .key_dim = hp->kv_lora + hp->n_rot, .value_dim = hp->kv_lora};
+    return (cache_shape){.heads = hp->n_kv_heads, .key_dim = hp->head_dim, .value_dim = hp->value_dim};
+}
+
+size_t attention_row_bytes(mp_kv_type type, size_t width)
+{
+    return type == MP_KV_F32 ? width * sizeof(float)
+                             : dtype_row_bytes(type == MP_KV_Q8_0 ? DTYPE_Q8_0 : DTYPE_F16, width);
+}
+
+/* ---- memory ---- */
+
 void attention_layout(arena *a, mp_engine *e)
 {
     const hparams *hp = &e->model->hp;
-    const size_t n = e->params.n_batch, q = (size_t)hp->n_heads * hp->head_dim,
-                 kv = (size_t)hp->n_kv_heads * hp->head_dim;
+    const size_t n = e->params.n_batch, q = (size_t)hp->n_heads * hp->head_dim;
+    const cache_shape *s = &e->shape;
     e->q = arena_take(a, n, q * sizeof *e->q);
-    e->k = arena_take(a, n, kv * sizeof *e->k);
-    e->v = arena_take(a, n, kv * sizeof *e->v);
-    e->mixed = arena_take(a, n, q * sizeof *e->mixed);
-    acts_layout(a, &e->mixed_acts, q, n);
+    e->k = arena_take(a, n, (size_t)s->heads * s->key_dim * sizeof *e->k);
+    e->mixed = arena_take(a, n, (size_t)hp->n_heads * s->value_dim * sizeof *e->mixed);
+    acts_layout(a, &e->value_acts, (size_t)hp->n_heads * hp->value_dim, n);
     e->rope_freq = arena_take(a, hp->n_rot / 2, sizeof *e->rope_freq);
     e->rope_cos = arena_take(a, n, hp->n_rot / 2 * sizeof *e->rope_cos);
     e->rope_sin = arena_take(a, n, hp->n_rot / 2 * sizeof *e->rope_sin);
     e->att = arena_take(a, e->params.threads, e->params.n_ctx * sizeof *e->att);
+    if (e->model->arch->mla) {
+        mla_layout(a, e);
+    } else {
+        e->v = arena_take(a, n, (size_t)s->heads * s->value_dim * sizeof *e->v);
+        e->query = e->q;
+        e->values = e->mixed;
+    }
+}
+
+/* ---- rotary positions ---- */
+
+/* The pair that turns `turns` times over the context the model was trained on. */
+static double yarn_pair(const rope_params *r, uint32_t n_rot, double turns)
+{
+    return n_rot * log(r->n_ctx_orig / (turns * 2 * M_PI)) / (2 * log((double)r->base));
+}
+
+/* YaRN stretches pairs that turn less than beta_slow times, leaves those that turn more than beta_fast times, and
+ * passes linearly from one to the other. Returns the share of stretching of pair i. */
+static double yarn_share(const rope_params *r, uint32_t n_rot, uint32_t i)
+{
+    const double low = fmax(0, floor(yarn_pair(r, n_rot, (double)r->beta_fast)));
+    const double high = fmin(n_rot - 1, ceil(yarn_pair(r, n_rot, (double)r->beta_slow)));
+    return fmin(1, fmax(0, (i - low) / fmax(0.001, high - low)));
 }
 
 void attention_start(mp_engine *e)
 {
     const hparams *hp = &e->model->hp;
-    for (uint32_t i = 0; i < hp->n_rot / 2; i++)
-        e->rope_freq[i] = (float)pow((double)hp->rope_base, -2.0 * i / hp->n_rot);
+    const rope_params *r = &hp->rope;
+    for (uint32_t i = 0; i < hp->n_rot / 2; i++) {
+        double freq = pow((double)r->base, -2.0 * i / hp->n_rot);
+        if (e->model->rope_freqs) freq /= (double)e->model->rope_freqs[i];
+        const double share = r->yarn ? yarn_share(r, hp->n_rot, i) : 1;
+        e->rope_freq[i] = (float)(freq * (1 - share) + freq / (double)r->factor * share);
+    }
 }
 
 /* Angles are the same for all heads and layers: once per token and step. */
 void attention_set_positions(mp_engine *e)
 {
     const size_t half = e->model->hp.n_rot / 2;
+    const float magnitude = e->model->hp.rope.magnitude;
     for (size_t t = 0; t < e->n; t++)
         for (size_t i = 0; i < half; i++) {
             const float angle = (float)e->batch[t].pos * e->rope_freq[i];
-            e->rope_cos[t * half + i] = cosf(angle);
-            e->rope_sin[t * half + i] = sinf(angle);
+            e->rope_cos[t * half + i] = cosf(angle) * magnitude;
+            e->rope_sin[t * half + i] = sinf(angle) * magnitude;
         }
 }
 
-/* Rotates pairs (i, i + n_rot/2) of each head ("NeoX" order). x [heads, head_dim]. */
-static void rope(const mp_engine *e, size_t t, float *x, uint32_t heads)
+void attention_rotate(const mp_engine *e, size_t t, float *x)
 {
-    const uint32_t half = e->model->hp.n_rot / 2, dim = e->model->hp.head_dim;
+    const uint32_t half = e->model->hp.n_rot / 2;
     const float *c = e->rope_cos + t * half, *s = e->rope_sin + t * half;
-    for (uint32_t h = 0; h < heads; h++, x += dim)
-        for (uint32_t i = 0; i < half; i++) {
-            const float a = x[i], b = x[i + half];
-            x[i] = a * c[i] - b * s[i];
-            x[i + half] = a * s[i] + b * c[i];
-        }
+    const bool pairs = e->model->arch->rope == ARCH_ROPE_PAIRS;
+    const uint32_t step = pairs ? 2 : 1, other = pairs ? 1 : half;
+    for (uint32_t i = 0; i < half; i++) {
+        float *at = x + (size_t)i * step;
+        const float a = at[0], b = at[other];
+        at[0] = a * c[i] - b * s[i];
+        at[other] = a * s[i] + b * c[i];
+    }
+}
+
+/* ---- projections of plain attention ---- */
+
+void attention_store(const mp_engine *e, const float *row, size_t width, uint8_t *out)
+{
+    if (e->params.kv_type == MP_KV_F32)
+        memcpy(out, row, width * sizeof *row);
+    else
+        e->x.k->f32_to_f16_row(row, (uint16_t *)out, width);
 }
 
 typedef struct attention_job {
     mp_engine *e;
     uint32_t layer;
 } attention_job;
+
+static void add_bias(const tensor *bias, float *row)
+{
+    const float *b = (const float *)bias->data;
+    for (uint32_t i = 0; b && i < bias->cols; i++) row[i] += b[i];
+}
+
+/* x [heads, head_dim] */
+static void norm_heads(const mp_engine *e, const tensor *weight, float *x, uint32_t heads)
+{
+    const hparams *hp = &e->model->hp;
+    const float *w = (const float *)weight->data;
+    const size_t dim = hp->head_dim;
+    if (e->model->arch->qk_norm == ARCH_QK_NORM_FULL) e->x.k->rms_norm(x, w, hp->rms_eps, x, heads * dim);
+    if (e->model->arch->qk_norm != ARCH_QK_NORM_HEAD) return;
+    for (uint32_t h = 0; h < heads; h++) e->x.k->rms_norm(x + h * dim, w, hp->rms_eps, x + h * dim, dim);
+}
 
 /* Norms, rotates and stores one token's keys and values. */
 static void prepare_token(void *arg, size_t t, unsigned thread)
@@ -66,60 +138,80 @@ static void prepare_token(void *arg, size_t t, unsigned thread)
     mp_engine *e = j->e;
     const hparams *hp = &e->model->hp;
     const layer_weights *w = &e->model->layers[j->layer];
-    const size_t nq = (size_t)hp->n_heads * hp->head_dim, nkv = (size_t)hp->n_kv_heads * hp->head_dim;
-    const kernels *kern = e->x.k;
-    float *q = e->q + t * nq, *k = e->k + t * nkv;
-    const float *v = e->v + t * nkv;
-    if (e->model->arch->qk_norm == ARCH_QK_NORM_FULL) {
-        kern->rms_norm(q, (const float *)w->q_norm.data, hp->rms_eps, q, nq);
-        kern->rms_norm(k, (const float *)w->k_norm.data, hp->rms_eps, k, nkv);
-    }
-    rope(e, t, q, hp->n_heads);
-    rope(e, t, k, hp->n_kv_heads);
-    const uint32_t seq = e->batch[t].seq, pos = e->batch[t].pos;
-    const size_t at = (size_t)(pos % KV_PAGE) * nkv * e->kv.element;
-    uint8_t *keys = kv_page_keys(&e->kv, seq, j->layer, pos / KV_PAGE) + at;
-    uint8_t *values = kv_page_values(&e->kv, seq, j->layer, pos / KV_PAGE) + at;
-    if (e->params.kv_type == MP_KV_F32) {
-        memcpy(keys, k, nkv * sizeof *k);
-        memcpy(values, v, nkv * sizeof *v);
-    } else {
-        kern->f32_to_f16_row(k, (uint16_t *)keys, nkv);
-        kern->f32_to_f16_row(v, (uint16_t *)values, nkv);
-    }
+    const size_t dim = hp->head_dim, nk = hp->n_kv_heads * dim, nv = (size_t)hp->n_kv_heads * hp->value_dim;
+    float *q = e->q + t * hp->n_heads * dim, *k = e->k + t * nk, *v = e->v + t * nv;
+    add_bias(&w->q.bias, q);
+    add_bias(&w->k.bias, k);
+    add_bias(&w->v.bias, v);
+    norm_heads(e, &w->q_norm, q, hp->n_heads);
+    norm_heads(e, &w->k_norm, k, hp->n_kv_heads);
+    for (uint32_t h = 0; h < hp->n_heads; h++) attention_rotate(e, t, q + h * dim);
+    for (uint32_t h = 0; h < hp->n_kv_heads; h++) attention_rotate(e, t, k + h * dim);
+    const uint32_t seq = e->batch[t].seq, page = e->batch[t].pos / KV_PAGE, row = e->batch[t].pos % KV_PAGE;
+    attention_store(e, k, nk, kv_page_keys(&e->kv, seq, j->layer, page) + row * e->kv.key_bytes);
+    attention_store(e, v, nv, kv_page_values(&e->kv, seq, j->layer, page) + row * e->kv.value_bytes);
+}
+
+static void project(mp_engine *e, uint32_t layer)
+{
+    const hparams *hp = &e->model->hp;
+    const layer_weights *w = &e->model->layers[layer];
+    acts_set(&e->x, &e->in_acts, e->norm, e->n,
+             tensor_is_quantized(&w->q.w) || tensor_is_quantized(&w->k.w) || tensor_is_quantized(&w->v.w));
+    linear(&e->x, &w->q.w, &e->in_acts, e->n, e->q, (size_t)hp->n_heads * hp->head_dim, e->moe.ptrs);
+    linear(&e->x, &w->k.w, &e->in_acts, e->n, e->k, (size_t)hp->n_kv_heads * hp->head_dim, e->moe.ptrs);
+    linear(&e->x, &w->v.w, &e->in_acts, e->n, e->v, (size_t)hp->n_kv_heads * hp->value_dim, e->moe.ptrs);
+    pool_for(e->x.pool, e->n, prepare_token, &(attention_job){e, layer});
+}
+
+/* ---- attention ---- */
+
+/* p[i] = q . keys[i] over one page's rows. */
+static void score_page(const mp_engine *e, const float *q, const uint8_t *keys, uint32_t count, float *p)
+{
+    const size_t bytes = e->kv.key_bytes, dim = e->shape.key_dim;
+    const kernels *k = e->x.k;
+    if (e->params.kv_type == MP_KV_F32)
+        k->dot_f32(q, (const float *)keys, bytes / sizeof(float), count, p, dim);
+    else
+        k->dot_f16(q, (const uint16_t *)keys, bytes / sizeof(uint16_t), count, p, dim);
+}
+
+/* out += sum_i p[i] values[i] over one page's rows. */
+static void mix_page(const mp_engine *e, const float *p, const uint8_t *values, size_t bytes, uint32_t count,
+                     float *out)
+{
+    const size_t dim = e->shape.value_dim;
+    const kernels *k = e->x.k;
+    if (e->params.kv_type == MP_KV_F32)
+        k->mix_f32(p, (const float *)values, bytes / sizeof(float), count, out, dim);
+    else
+        k->mix_f16(p, (const uint16_t *)values, bytes / sizeof(uint16_t), count, out, dim);
 }
 
 static void attend(void *arg, size_t item, unsigned thread)
 {
     const attention_job *j = arg;
     mp_engine *e = j->e;
-    const hparams *hp = &e->model->hp;
-    const kernels *kern = e->x.k;
-    const uint32_t head = (uint32_t)(item % hp->n_heads), kv_head = head / (hp->n_heads / hp->n_kv_heads);
-    const size_t t = item / hp->n_heads, dim = hp->head_dim, stride = e->kv.kv_dim,
-                 offset = kv_head * dim * e->kv.element;
-    const uint32_t seq = e->batch[t].seq, len = e->batch[t].pos + 1;
-    const float *q = e->q + (t * hp->n_heads + head) * dim, scale = 1.0f / sqrtf((float)dim);
-    float *p = e->att + (size_t)thread * e->params.n_ctx, *out = e->mixed + (t * hp->n_heads + head) * dim;
-    const bool f32 = e->params.kv_type == MP_KV_F32;
+    const cache_shape *s = &e->shape;
+    const uint32_t heads = e->model->hp.n_heads, cached = (uint32_t)(item % heads) / (heads / s->heads);
+    const mp_batch_token *token = &e->batch[item / heads];
+    const uint32_t len = token->pos + 1;
+    const size_t key_offset = attention_row_bytes(e->params.kv_type, (size_t)cached * s->key_dim),
+                 value_offset = attention_row_bytes(e->params.kv_type, (size_t)cached * s->value_dim),
+                 value_bytes = e->kv.value_bytes ? e->kv.value_bytes : e->kv.key_bytes;
+    float *p = e->att + (size_t)thread * e->params.n_ctx, *out = e->mixed + item * s->value_dim;
     for (uint32_t at = 0; at < len; at += KV_PAGE) {
-        const uint8_t *keys = kv_page_keys(&e->kv, seq, j->layer, at / KV_PAGE) + offset;
-        const uint32_t count = len - at < KV_PAGE ? len - at : KV_PAGE;
-        if (f32)
-            kern->dot_f32(q, (const float *)keys, stride, count, p + at, dim);
-        else
-            kern->dot_f16(q, (const uint16_t *)keys, stride, count, p + at, dim);
+        const uint8_t *keys = kv_page_keys(&e->kv, token->seq, j->layer, at / KV_PAGE) + key_offset;
+        score_page(e, e->query + item * s->key_dim, keys, len - at < KV_PAGE ? len - at : KV_PAGE, p + at);
     }
-    for (uint32_t i = 0; i < len; i++) p[i] *= scale;
-    kern->softmax(p, len);
-    memset(out, 0, dim * sizeof *out);
+    for (uint32_t i = 0; i < len; i++) p[i] *= e->model->hp.attention_scale;
+    e->x.k->softmax(p, len);
+    memset(out, 0, s->value_dim * sizeof *out);
     for (uint32_t at = 0; at < len; at += KV_PAGE) {
-        const uint8_t *values = kv_page_values(&e->kv, seq, j->layer, at / KV_PAGE) + offset;
-        const uint32_t count = len - at < KV_PAGE ? len - at : KV_PAGE;
-        if (f32)
-            kern->mix_f32(p + at, (const float *)values, stride, count, out, dim);
-        else
-            kern->mix_f16(p + at, (const uint16_t *)values, stride, count, out, dim);
+        const uint8_t *values = e->kv.value_bytes ? kv_page_values(&e->kv, token->seq, j->layer, at / KV_PAGE)
+                                                  : kv_page_keys(&e->kv, token->seq, j->layer, at / KV_PAGE);
+        mix_page(e, p + at, values + value_offset, value_bytes, len - at < KV_PAGE ? len - at : KV_PAGE, out);
     }
 }
 
@@ -127,19 +219,17 @@ void engine_attention(mp_engine *e, uint32_t layer, float *h)
 {
     const hparams *hp = &e->model->hp;
     const layer_weights *w = &e->model->layers[layer];
-    const size_t nq = (size_t)hp->n_heads * hp->head_dim, nkv = (size_t)hp->n_kv_heads * hp->head_dim;
-    attention_job job = {e, layer};
+    const float *norm = (const float *)w->attn_norm.data;
     for (size_t t = 0; t < e->n; t++)
-        e->x.k->rms_norm(h + t * hp->n_embd, (const float *)w->attn_norm.data, hp->rms_eps, e->norm + t * hp->n_embd,
-                         hp->n_embd);
-    acts_set(&e->x, &e->in_acts, e->norm, e->n,
-             tensor_is_quantized(&w->wq) || tensor_is_quantized(&w->wk) || tensor_is_quantized(&w->wv));
-    linear(&e->x, &w->wq, &e->in_acts, e->n, e->q, nq, e->moe.ptrs);
-    linear(&e->x, &w->wk, &e->in_acts, e->n, e->k, nkv, e->moe.ptrs);
-    linear(&e->x, &w->wv, &e->in_acts, e->n, e->v, nkv, e->moe.ptrs);
-    pool_for(e->x.pool, e->n, prepare_token, &job);
-    pool_for(e->x.pool, e->n * hp->n_heads, attend, &job);
-    acts_set(&e->x, &e->mixed_acts, e->mixed, e->n, tensor_is_quantized(&w->wo));
-    linear(&e->x, &w->wo, &e->mixed_acts, e->n, e->out, hp->n_embd, e->moe.ptrs);
+        e->x.k->rms_norm(h + t * hp->n_embd, norm, hp->rms_eps, e->norm + t * hp->n_embd, hp->n_embd);
+    if (e->model->arch->mla)
+        mla_project(e, layer);
+    else
+        project(e, layer);
+    pool_for(e->x.pool, e->n * hp->n_heads, attend, &(attention_job){e, layer});
+    if (e->model->arch->mla) mla_expand(e, layer);
+    acts_set(&e->x, &e->value_acts, e->values, e->n, tensor_is_quantized(&w->o.w));
+    linear(&e->x, &w->o.w, &e->value_acts, e->n, e->out, hp->n_embd, e->moe.ptrs);
+    for (size_t t = 0; w->o.bias.data && t < e->n; t++) add_bias(&w->o.bias, e->out + t * hp->n_embd);
     engine_add(e, h, e->out);
 }

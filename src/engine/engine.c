@@ -11,6 +11,20 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
     return value ? value : fallback;
 }
 
+/* A head's part of a cached row is whole blocks. */
+static mp_status check_kv_type(const mp_model *m, mp_kv_type type, mp_error *err)
+{
+    const cache_shape s = attention_cache_shape(&m->hp);
+    if (type == MP_KV_F16 || type == MP_KV_F32) return MP_OK;
+    if (type != MP_KV_Q8_0) return status_fail(err, MP_E_INVALID, "unknown key-value cache type");
+    const uint32_t block = dtype_get(DTYPE_Q8_0)->block;
+    if (s.key_dim % block == 0 && s.value_dim % block == 0) return MP_OK;
+    return status_fail(
+        err, MP_E_UNSUPPORTED,
+        "a Q8_0 key-value cache needs heads of a multiple of %u elements, here they have %u and %u: use F16", block,
+        s.key_dim, s.value_dim);
+}
+
 static mp_status fill_defaults(const mp_model *m, const mp_engine_params *params, mp_engine_params *p, mp_error *err)
 {
     *p = params ? *params : (mp_engine_params){0};
@@ -23,8 +37,7 @@ static mp_status fill_defaults(const mp_model *m, const mp_engine_params *params
     p->n_logits = or_default(p->n_logits, p->n_batch);
     if (p->n_logits > p->n_batch) p->n_logits = p->n_batch;
     if (p->kv_type == MP_KV_DEFAULT) p->kv_type = MP_KV_F16;
-    if (p->kv_type != MP_KV_F16 && p->kv_type != MP_KV_F32)
-        return status_fail(err, MP_E_INVALID, "unknown key-value cache type");
+    MP_TRY(check_kv_type(m, p->kv_type, err));
     if (p->n_seqs > 1u << 16 || p->n_batch > 1u << 16)
         return status_fail(err, MP_E_LIMIT, "at most 65536 sequences and 65536 tokens a step");
     return MP_OK;
@@ -46,7 +59,7 @@ static void layout_scratch(arena *a, mp_engine *e)
     e->out = arena_take(a, n, d * sizeof *e->out);
     acts_layout(a, &e->in_acts, d, n);
     attention_layout(a, e);
-    const moe_layer *first = &e->model->moe[0];
+    const moe_layer *first = model_first_moe(e->model);
     e->moe.x = &e->x;
     e->moe.shape = first->shape;
     e->moe.cap = n;
@@ -54,6 +67,7 @@ static void layout_scratch(arena *a, mp_engine *e)
     uint32_t rank = 0; /* layers may differ */
     for (uint32_t l = 0; l < e->model->hp.n_layers; l++)
         if (e->model->moe[l].w.probe_in.rows > rank) rank = e->model->moe[l].w.probe_in.rows;
+    ffn_layout(a, e);
     moe_exec_layout(a, &e->moe, rank, first->gate == MP_GATE_PROXY ? first->proxy_neurons : 0);
 }
 
@@ -61,13 +75,15 @@ static void layout(mp_engine *e)
 {
     const hparams *hp = &e->model->hp;
     const mp_engine_params *p = &e->params;
+    const cache_shape *s = &e->shape;
+    e->shape = attention_cache_shape(hp);
     layout_scratch(&e->memory, e);
     e->kv = (kv_cache){
         .n_layers = hp->n_layers,
-        .kv_dim = hp->n_kv_heads * hp->head_dim,
+        .key_bytes = attention_row_bytes(p->kv_type, (size_t)s->heads * s->key_dim),
+        .value_bytes = hp->kv_lora ? 0 : attention_row_bytes(p->kv_type, (size_t)s->heads * s->value_dim),
         .n_seqs = p->n_seqs,
         .pages_per_seq = (p->n_ctx + KV_PAGE - 1) / KV_PAGE,
-        .element = p->kv_type == MP_KV_F32 ? 4 : 2,
     };
     kv_layout(&e->kv_memory, &e->kv);
     e->logits = arena_take(&e->logits_memory, p->n_logits, hp->n_vocab * sizeof *e->logits);

@@ -9,9 +9,8 @@ static uint32_t pages_for(uint32_t len)
 
 void kv_layout(arena *a, kv_cache *kv)
 {
-    size_t run, layer, page;
-    if (!size_mul((size_t)KV_PAGE * kv->element, kv->kv_dim, &run) || !size_mul(run, 2, &layer) ||
-        !size_mul(layer, kv->n_layers, &page)) {
+    size_t layer, page;
+    if (!size_mul(KV_PAGE, kv->key_bytes + kv->value_bytes, &layer) || !size_mul(layer, kv->n_layers, &page)) {
         a->overflow = true;
         return;
     }

@@ -1,7 +1,7 @@
 /* kv.h: the paged key-value cache.
  *
  * A page holds KV_PAGE positions of every layer. Pages are handed out from one pool as sequences grow and come back
- * when they are cut; all memory is planned. Within a page, layer by layer: KV_PAGE keys [kv_dim], then as many values.
+ * when they are cut; all memory is planned. Within a page, layer by layer: KV_PAGE keys, then as many values.
  * One thread at a time, except kv_key/kv_value, which many may call. */
 #ifndef ENGINE_KV_H
 #define ENGINE_KV_H
@@ -11,8 +11,8 @@
 #define KV_PAGE 64
 
 typedef struct kv_cache {
-    uint32_t n_layers, kv_dim, n_seqs, pages_per_seq, n_pages, n_free;
-    size_t element; /* bytes: 2 (F16) or 4 (F32) */
+    uint32_t n_layers, n_seqs, pages_per_seq, n_pages, n_free;
+    size_t key_bytes, value_bytes; /* of one position in one layer; value_bytes 0: values are part of the keys */
     size_t page_bytes;
     uint8_t *pages;      /* [n_pages, page_bytes] */
     uint32_t *free_list; /* [n_pages], a stack */
@@ -27,21 +27,17 @@ void kv_start(kv_cache *kv); /* after the arena has memory */
 mp_status kv_grow(kv_cache *kv, uint32_t seq, uint32_t len, mp_error *err);
 void kv_truncate(kv_cache *kv, uint32_t seq, uint32_t len);
 
-static inline size_t kv_run_bytes(const kv_cache *kv)
-{
-    return (size_t)KV_PAGE * kv->kv_dim * kv->element;
-}
-
-/* Keys of the page's positions in one layer: [KV_PAGE, kv_dim]; the values follow. */
+/* Keys of the page's positions in one layer: KV_PAGE rows of key_bytes. */
 static inline uint8_t *kv_page_keys(const kv_cache *kv, uint32_t seq, uint32_t layer, uint32_t page)
 {
     const size_t id = kv->table[(size_t)seq * kv->pages_per_seq + page];
-    return kv->pages + id * kv->page_bytes + (size_t)layer * 2 * kv_run_bytes(kv);
+    return kv->pages + id * kv->page_bytes + (size_t)layer * KV_PAGE * (kv->key_bytes + kv->value_bytes);
 }
 
+/* KV_PAGE rows of value_bytes. */
 static inline uint8_t *kv_page_values(const kv_cache *kv, uint32_t seq, uint32_t layer, uint32_t page)
 {
-    return kv_page_keys(kv, seq, layer, page) + kv_run_bytes(kv);
+    return kv_page_keys(kv, seq, layer, page) + KV_PAGE * kv->key_bytes;
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* Which sub-experts a token runs: the trained router picks k0 experts as always, the gate scores their sub-experts, the
- * rung selects. A choice depends on its token alone. */
+/* Which sub-experts of the k0 routed experts a token runs: the gate scores them, the rung selects. A choice depends on
+ * its token alone. */
 #include <math.h>
 #include <string.h>
 
@@ -26,35 +26,6 @@ static void choose_item(void *arg, size_t item, unsigned thread)
 static void for_tokens(choose_job *job)
 {
     pool_for(job->m->x->pool, (job->tokens + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM, choose_item, job);
-}
-
-/* ---- router ---- */
-
-static void route_token(const choose_job *j, size_t t, unsigned thread)
-{
-    (void)thread;
-    moe_exec *m = j->m;
-    const moe_shape *s = &m->shape;
-    float *p = m->router + t * s->n_experts, *mix = m->mix + t * s->n_used, sum = 0;
-    uint32_t *experts = m->experts + t * s->n_used;
-    m->x->k->softmax(p, s->n_experts);
-    for (uint32_t i = 0; i < s->n_used; i++) {
-        uint32_t best = 0;
-        for (uint32_t e = 1; e < s->n_experts; e++)
-            if (p[e] > p[best]) best = e;
-        experts[i] = best;
-        mix[i] = p[best];
-        sum += p[best];
-        p[best] = -1; /* below any probability */
-    }
-    if (s->renormalise)
-        for (uint32_t i = 0; i < s->n_used; i++) mix[i] /= sum;
-}
-
-void moe_exec_route(moe_exec *m, const moe_layer *layer, const acts *in, size_t tokens)
-{
-    linear(m->x, &layer->w.router, in, tokens, m->router, m->shape.n_experts, m->ptrs);
-    for_tokens(&(choose_job){.m = m, .layer = layer, .tokens = tokens, .token = route_token});
 }
 
 /* ---- gates ---- */

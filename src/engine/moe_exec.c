@@ -20,6 +20,7 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
     const size_t cap = m->cap, threads = m->threads, full = moe_full_budget(s),
                  subs = (size_t)s->n_parts * s->n_experts;
     m->router = arena_take(a, cap * s->n_experts, sizeof *m->router);
+    m->choice = arena_take(a, threads * 2, s->n_experts * sizeof *m->choice);
     m->experts = arena_take(a, cap * s->n_used, sizeof *m->experts);
     m->mix = arena_take(a, cap * s->n_used, sizeof *m->mix);
     m->scores = arena_take(a, cap * full, sizeof *m->scores);
@@ -48,7 +49,8 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
 bool moe_wants_quantized(const moe_layer *layer)
 {
     const moe_weights *w = &layer->w;
-    return tensor_is_quantized(&w->gate) || tensor_is_quantized(&w->gate_up) || tensor_is_quantized(&w->probe_in) ||
+    return tensor_is_quantized(&w->router) || tensor_is_quantized(&w->gate) || tensor_is_quantized(&w->up) ||
+           tensor_is_quantized(&w->gate_up) || tensor_is_quantized(&w->probe_in) ||
            (!w->probe_in.data && tensor_is_quantized(&w->probe));
 }
 
@@ -134,14 +136,15 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
     const uint32_t row = first + (first == 0 ? reuse_proxies(j, begin, stop) : 0),
                    up_row = s->tile ? s->part_width + row : row;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap, **up_out = out + m->cap;
-    const void **in = (const void **)(out + 2 * m->cap);
+    const void **in = (const void **)(out + 2 * m->cap), **up_in = in + m->cap;
     for (size_t i = 0; i < n; i++) {
         in[i] = acts_for(j->in, gate)[m->pair_token[begin + i]];
+        up_in[i] = acts_for(j->in, up)[m->pair_token[begin + i]];
         out[i] = m->hidden + (begin + i) * s->part_width + row;
         up_out[i] = m->up + (begin + i) * s->part_width + row;
     }
     k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n);
-    k->rows_dot(up->type, s->d, tensor_row(up, sub, up_row), up->row_bytes, end - row, in, up_out, n);
+    k->rows_dot(up->type, s->d, tensor_row(up, sub, up_row), up->row_bytes, end - row, up_in, up_out, n);
     for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
     scale_rows(j, begin, stop, first, end - first);
 }

@@ -17,6 +17,7 @@ typedef struct moe_exec {
 
     /* choose: router, gate, selection */
     float *router;     /* [cap, E] logits, then probabilities */
+    float *choice;     /* [threads, 2, E] */
     uint32_t *experts; /* [cap, k0] chosen, best first */
     float *mix;        /* [cap, k0] their mixing weights */
     float *scores;     /* [cap, k0 * N] log of the score, by slot */

@@ -69,23 +69,17 @@ mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_
 void engine_embed(mp_engine *e, float *h)
 {
     const tensor *w = &e->model->embed;
+    const float scale = e->model->hp.embedding_scale;
     for (size_t t = 0; t < e->n; t++)
         dtype_to_f32(w->type, tensor_row(w, 0, (uint32_t)e->batch[t].token), h + t * w->cols, w->cols);
+    for (size_t i = 0; scale != 1 && i < e->n * w->cols; i++) h[i] *= scale;
 }
 
 void engine_add(mp_engine *e, float *h, const float *delta)
 {
     const size_t n = e->n * e->model->hp.n_embd;
-    for (size_t i = 0; i < n; i++) h[i] += delta[i];
-}
-
-void engine_moe_norm(mp_engine *e, uint32_t layer, const float *h, float *x)
-{
-    const hparams *hp = &e->model->hp;
-    const float *weight = (const float *)e->model->layers[layer].ffn_norm.data;
-    for (size_t t = 0; t < e->n; t++)
-        e->x.k->rms_norm(h + t * hp->n_embd, weight, hp->rms_eps, x + t * hp->n_embd, hp->n_embd);
-    acts_set(&e->x, &e->in_acts, x, e->n, moe_wants_quantized(&e->model->moe[layer]));
+    const float scale = e->model->hp.residual_scale;
+    for (size_t i = 0; i < n; i++) h[i] += scale * delta[i];
 }
 
 void engine_head(mp_engine *e, const float *h)
@@ -99,6 +93,7 @@ void engine_head(mp_engine *e, const float *h)
     if (rows == 0) return;
     acts_set(&e->x, &e->in_acts, e->norm, rows, tensor_is_quantized(&m->output));
     linear(&e->x, &m->output, &e->in_acts, rows, e->logits, m->hp.n_vocab, e->moe.ptrs);
+    for (size_t i = 0; m->hp.logit_scale != 1 && i < rows * m->hp.n_vocab; i++) e->logits[i] /= m->hp.logit_scale;
 }
 
 mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
@@ -110,10 +105,10 @@ mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, m
         const uint64_t before = clock_now_ns();
         engine_attention(e, l, e->h);
         e->times.attention_ns += clock_now_ns() - before;
-        engine_moe_norm(e, l, e->h, e->norm);
-        moe_exec_run(&e->moe, &e->model->moe[l], &e->in_acts, e->points, n, e->out);
+        engine_ffn_norm(e, l, e->h, e->norm);
+        engine_ffn(e, l, e->out);
         engine_add(e, e->h, e->out);
-        for (size_t t = 0; t < n; t++) e->subs_run[t] += e->moe.n_run[t];
+        for (size_t t = 0; model_has_experts(e->model, l) && t < n; t++) e->subs_run[t] += e->moe.n_run[t];
     }
     const uint64_t head = clock_now_ns();
     engine_head(e, e->h);
@@ -136,7 +131,7 @@ const float *mp_engine_logits(const mp_engine *e, size_t i)
 double mp_engine_compute_share(const mp_engine *e, size_t i)
 {
     if (i >= e->n) return 0;
-    return (double)e->subs_run[i] / ((double)moe_full_budget(&e->moe.shape) * e->model->hp.n_layers);
+    return (double)e->subs_run[i] / ((double)moe_full_budget(&e->moe.shape) * e->model->info.n_moe_layers);
 }
 
 uint32_t mp_engine_seq_len(const mp_engine *e, uint32_t seq)

@@ -2,8 +2,20 @@
 
 #include <string.h>
 
+/* X(name, q/k norm, rotary order, MLA, renormalise, scales) */
+#define ARCH_MAP(X)                                                                                                    \
+    X("olmoe", ARCH_QK_NORM_FULL, ARCH_ROPE_HALVES, false, false, false)                                               \
+    X("qwen2moe", ARCH_QK_NORM_NONE, ARCH_ROPE_HALVES, false, false, false)                                            \
+    X("qwen3moe", ARCH_QK_NORM_HEAD, ARCH_ROPE_HALVES, false, true, false)                                             \
+    X("deepseek2", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, true, false, false)                                             \
+    X("llama", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, false, true, false)                                                 \
+    X("granitemoe", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, false, true, true)
+
 static const arch ARCHS[] = {
-    {.name = "olmoe", .qk_norm = ARCH_QK_NORM_FULL, .renormalise = false},
+#define X(name_, norm_, rope_, mla_, renormalise_, scales_)                                                            \
+    {.name = name_, .qk_norm = norm_, .rope = rope_, .mla = mla_, .renormalise = renormalise_, .scales = scales_},
+    ARCH_MAP(X)
+#undef X
 };
 
 const arch *arch_find(const char *name, size_t len)
@@ -15,5 +27,8 @@ const arch *arch_find(const char *name, size_t len)
 
 const char *arch_list(void)
 {
-    return "olmoe";
+#define X(name_, ...) ", " name_
+    static const char list[] = ARCH_MAP(X);
+    return list + 2; /* past the first comma */
+#undef X
 }

@@ -1,7 +1,8 @@
 /* arch.h: the architectures this engine knows, one table row each.
  *
  * A row says how a family differs from the common pre-norm transformer with SwiGLU experts; the forward pass itself
- * exists once (engine/) and asks the row. Adding a family is a row, plus a hook where a flag cannot say it. */
+ * exists once (engine/) and asks the row. What a file's tensors and keys already say (biases, shared experts, dense
+ * layers, expert groups) needs no flag. Adding a family is a row, plus a hook where a flag cannot say it. */
 #ifndef MODEL_ARCH_H
 #define MODEL_ARCH_H
 
@@ -10,12 +11,22 @@
 typedef enum arch_qk_norm {
     ARCH_QK_NORM_NONE,
     ARCH_QK_NORM_FULL, /* one RMS norm over all heads together */
+    ARCH_QK_NORM_HEAD, /* one per head, weights shared by the heads */
 } arch_qk_norm;
+
+typedef enum arch_rope {
+    ARCH_ROPE_HALVES, /* rotates (i, i + n/2), "NeoX" */
+    ARCH_ROPE_PAIRS,  /* rotates (2i, 2i + 1) */
+} arch_rope;
 
 typedef struct arch {
     const char *name; /* general.architecture */
     arch_qk_norm qk_norm;
-    bool renormalise; /* mixing weights of the chosen experts are divided by their sum */
+    arch_rope rope;
+    bool mla; /* multi-head latent attention: the cache holds a compressed latent */
+    bool
+        renormalise; /* mixing weights of the chosen experts are divided by their sum, unless the file says otherwise */
+    bool scales;     /* reads embedding, residual, attention and logit scales */
 } arch;
 
 /* NULL where unknown. */

@@ -31,12 +31,38 @@ static mp_status read_u32_or(const mp_model *m, const char *suffix, uint32_t fal
     return gguf_has(m->file, key_of(m, suffix, key)) ? read_u32(m, suffix, 1, max, out, err) : MP_OK;
 }
 
+/* A missing number keeps what `out` holds. */
+static mp_status read_f32_or(const mp_model *m, const char *suffix, float *out, mp_error *err)
+{
+    char key[KEY_MAX];
+    if (!gguf_has(m->file, key_of(m, suffix, key))) return MP_OK;
+    MP_TRY(gguf_get_f32(m->file, key, out, err));
+    if (isfinite(*out)) return MP_OK;
+    return status_fail(err, MP_E_FORMAT, "%s: %s is not a number", gguf_path(m->file), key);
+}
+
 static mp_status read_positive_f32(const mp_model *m, const char *suffix, float *out, mp_error *err)
 {
     char key[KEY_MAX];
     MP_TRY(gguf_get_f32(m->file, key_of(m, suffix, key), out, err));
-    if (!(*out > 0))
+    if (!(*out > 0) || !isfinite(*out))
         return status_fail(err, MP_E_FORMAT, "%s: %s is %g, must be positive", gguf_path(m->file), key, (double)*out);
+    return MP_OK;
+}
+
+static mp_status read_positive_f32_or(const mp_model *m, const char *suffix, float fallback, float *out, mp_error *err)
+{
+    char key[KEY_MAX];
+    *out = fallback;
+    return gguf_has(m->file, key_of(m, suffix, key)) ? read_positive_f32(m, suffix, out, err) : MP_OK;
+}
+
+/* Zero and missing mean 1, as llama.cpp writes them. */
+static mp_status read_scale(const mp_model *m, const char *suffix, float *out, mp_error *err)
+{
+    *out = 0;
+    MP_TRY(read_f32_or(m, suffix, out, err));
+    if (*out == 0) *out = 1;
     return MP_OK;
 }
 
@@ -51,46 +77,153 @@ static mp_status read_arch(mp_model *m, mp_error *err)
     return MP_OK;
 }
 
-static mp_status read_attention(mp_model *m, mp_error *err)
+/* ---- positions ---- */
+
+static mp_status read_scaling_type(mp_model *m, mp_error *err)
+{
+    char key[KEY_MAX];
+    gguf_string type;
+    if (!gguf_has(m->file, key_of(m, "rope.scaling.type", key))) return MP_OK;
+    MP_TRY(gguf_get_string(m->file, key, &type, err));
+    if (type.len == 4 && !memcmp(type.data, "none", 4)) {
+        m->hp.rope.factor = 1;
+        return MP_OK;
+    }
+    if (type.len == 6 && !memcmp(type.data, "linear", 6)) return MP_OK;
+    m->hp.rope.yarn = type.len == 4 && !memcmp(type.data, "yarn", 4);
+    if (m->hp.rope.yarn) return MP_OK;
+    return status_fail(err, MP_E_UNSUPPORTED, "%s: %s '%.*s' is not supported (supported: none, linear, yarn)",
+                       gguf_path(m->file), key, (int)(type.len > 32 ? 32 : type.len), type.data);
+}
+
+/* YaRN (arXiv 2309.00071) lengthens the rotated vectors by 1 + 0.1 ln(factor); the DeepSeek family scales the scores
+ * instead, by its own multiplier, queries and keys each. */
+static mp_status read_rope(mp_model *m, mp_error *err)
+{
+    hparams *hp = &m->hp;
+    rope_params *r = &hp->rope;
+    float log_multiplier = 0;
+    MP_TRY(read_positive_f32_or(m, "rope.freq_base", 10000, &r->base, err));
+    MP_TRY(read_positive_f32_or(m, "rope.scaling.factor", 1, &r->factor, err));
+    MP_TRY(read_scaling_type(m, err));
+    MP_TRY(read_u32_or(m, "rope.scaling.original_context_length", hp->n_ctx, 1u << 24, &r->n_ctx_orig, err));
+    MP_TRY(read_positive_f32_or(m, "rope.scaling.yarn_beta_fast", 32, &r->beta_fast, err));
+    MP_TRY(read_positive_f32_or(m, "rope.scaling.yarn_beta_slow", 1, &r->beta_slow, err));
+    MP_TRY(read_positive_f32_or(m, "rope.scaling.attn_factor", 1, &r->magnitude, err));
+    MP_TRY(read_f32_or(m, "rope.scaling.yarn_log_multiplier", &log_multiplier, err));
+    if (!r->yarn) return MP_OK;
+    if (m->arch->mla) {
+        const float longer = 1 + log_multiplier * logf(r->factor);
+        hp->attention_scale *= longer * longer;
+    } else {
+        r->magnitude *= 1 + 0.1f * logf(r->factor);
+    }
+    return MP_OK;
+}
+
+/* ---- attention ---- */
+
+static mp_status read_latent(mp_model *m, mp_error *err)
 {
     hparams *hp = &m->hp;
     char key[KEY_MAX];
+    MP_TRY(read_u32(m, "attention.kv_lora_rank", 1, 1u << 16, &hp->kv_lora, err));
+    hp->q_lora = 0;
+    if (gguf_has(m->file, key_of(m, "attention.q_lora_rank", key)))
+        MP_TRY(read_u32(m, "attention.q_lora_rank", 0, 1u << 16, &hp->q_lora, err));
+    /* files with the absorbed projections keep a head's own sizes under these names */
+    MP_TRY(read_u32_or(m, "attention.key_length_mla", hp->head_dim, 4096, &hp->head_dim, err));
+    MP_TRY(read_u32_or(m, "attention.value_length_mla", hp->value_dim, 4096, &hp->value_dim, err));
+    if (hp->n_rot >= hp->head_dim)
+        return status_fail(err, MP_E_FORMAT, "%s: heads of %u leave nothing beside %u rotary elements",
+                           gguf_path(m->file), hp->head_dim, hp->n_rot);
+    hp->n_kv_heads = 1;
+    return MP_OK;
+}
+
+static mp_status read_attention(mp_model *m, mp_error *err)
+{
+    hparams *hp = &m->hp;
     MP_TRY(read_u32(m, "attention.head_count", 1, 4096, &hp->n_heads, err));
     MP_TRY(read_u32_or(m, "attention.head_count_kv", hp->n_heads, 4096, &hp->n_kv_heads, err));
     if (hp->n_heads % hp->n_kv_heads)
         return status_fail(err, MP_E_FORMAT, "%s: %u heads cannot share %u key-value heads", gguf_path(m->file),
                            hp->n_heads, hp->n_kv_heads);
     MP_TRY(read_u32_or(m, "attention.key_length", hp->n_embd / hp->n_heads, 4096, &hp->head_dim, err));
+    MP_TRY(read_u32_or(m, "attention.value_length", hp->head_dim, 4096, &hp->value_dim, err));
     MP_TRY(read_u32_or(m, "rope.dimension_count", hp->head_dim, 4096, &hp->n_rot, err));
+    if (m->arch->mla) MP_TRY(read_latent(m, err));
     if (hp->head_dim == 0 || hp->n_rot > hp->head_dim || hp->n_rot % 2)
         return status_fail(err, MP_E_FORMAT, "%s: head dimension %u and rotary dimension %u do not fit together",
                            gguf_path(m->file), hp->head_dim, hp->n_rot);
-    hp->rope_base = 10000.0f;
-    if (gguf_has(m->file, key_of(m, "rope.freq_base", key)))
-        MP_TRY(read_positive_f32(m, "rope.freq_base", &hp->rope_base, err));
-    gguf_string scaling;
-    if (gguf_has(m->file, key_of(m, "rope.scaling.type", key))) {
-        MP_TRY(gguf_get_string(m->file, key, &scaling, err));
-        if (scaling.len != 4 || memcmp(scaling.data, "none", 4))
-            return status_fail(err, MP_E_UNSUPPORTED, "%s: %s '%.*s' is not supported", gguf_path(m->file), key,
-                               (int)(scaling.len > 32 ? 32 : scaling.len), scaling.data);
-    }
+    hp->attention_scale = 1 / sqrtf((float)hp->head_dim);
+    if (m->arch->scales)
+        MP_TRY(read_positive_f32_or(m, "attention.scale", hp->attention_scale, &hp->attention_scale, err));
+    MP_TRY(read_rope(m, err));
     return read_positive_f32(m, "attention.layer_norm_rms_epsilon", &hp->rms_eps, err);
+}
+
+static mp_status read_scales(mp_model *m, mp_error *err)
+{
+    hparams *hp = &m->hp;
+    hp->embedding_scale = hp->residual_scale = hp->logit_scale = 1;
+    if (!m->arch->scales) return MP_OK;
+    MP_TRY(read_scale(m, "embedding_scale", &hp->embedding_scale, err));
+    MP_TRY(read_scale(m, "residual_scale", &hp->residual_scale, err));
+    return read_scale(m, "logit_scale", &hp->logit_scale, err);
+}
+
+/* ---- experts ---- */
+
+static mp_status read_groups(mp_model *m, mp_error *err)
+{
+    hparams *hp = &m->hp;
+    moe_routing *r = &hp->routing;
+    MP_TRY(read_u32_or(m, "expert_group_count", 1, hp->n_experts, &r->n_groups, err));
+    MP_TRY(read_u32_or(m, "expert_group_used_count", r->n_groups, r->n_groups, &r->n_groups_used, err));
+    if (hp->n_experts % r->n_groups || hp->n_experts / r->n_groups * r->n_groups_used < hp->n_used)
+        return status_fail(err, MP_E_FORMAT, "%s: %u experts in %u groups, of which %u run, cannot give %u experts",
+                           gguf_path(m->file), hp->n_experts, r->n_groups, r->n_groups_used, hp->n_used);
+    return MP_OK;
+}
+
+/* GGUF numbers the gating functions 0 unset, 1 softmax, 2 sigmoid, 3 softmax over the chosen logits, which is a
+ * renormalised softmax. */
+static mp_status read_routing(mp_model *m, mp_error *err)
+{
+    moe_routing *r = &m->hp.routing;
+    char key[KEY_MAX];
+    uint32_t gating = 0;
+    r->renormalise = m->arch->renormalise;
+    if (gguf_has(m->file, key_of(m, "expert_weights_norm", key)))
+        MP_TRY(gguf_get_bool(m->file, key, &r->renormalise, err));
+    MP_TRY(read_scale(m, "expert_weights_scale", &r->scale, err));
+    if (gguf_has(m->file, key_of(m, "expert_gating_func", key))) MP_TRY(gguf_get_u32(m->file, key, &gating, err));
+    if (gating > 3)
+        return status_fail(err, MP_E_UNSUPPORTED, "%s: %s %u is not supported (supported: 1 softmax, 2 sigmoid)",
+                           gguf_path(m->file), key, gating);
+    r->gating = gating == 2 ? MOE_GATING_SIGMOID : MOE_GATING_SOFTMAX;
+    if (gating == 3) r->renormalise = true;
+    return read_groups(m, err);
 }
 
 static mp_status read_experts(mp_model *m, mp_error *err)
 {
     hparams *hp = &m->hp;
     char key[KEY_MAX];
+    uint32_t dense;
     if (!gguf_has(m->file, key_of(m, "expert_count", key)))
         return status_fail(err, MP_E_UNSUPPORTED,
                            "%s: the model has no experts (%s is missing); only mixture-of-experts models can run",
                            gguf_path(m->file), key);
     MP_TRY(read_u32(m, "expert_count", 1, 4096, &hp->n_experts, err));
     MP_TRY(read_u32(m, "expert_used_count", 1, hp->n_experts, &hp->n_used, err));
-    uint32_t dense;
     MP_TRY(read_u32(m, "feed_forward_length", 1, 1u << 20, &dense, err));
-    return read_u32_or(m, "expert_feed_forward_length", dense, 1u << 20, &hp->expert_width, err);
+    MP_TRY(read_u32_or(m, "expert_feed_forward_length", dense, 1u << 20, &hp->expert_width, err));
+    hp->n_dense = 0;
+    if (gguf_has(m->file, key_of(m, "leading_dense_block_count", key)))
+        MP_TRY(read_u32(m, "leading_dense_block_count", 0, hp->n_layers - 1, &hp->n_dense, err));
+    return read_routing(m, err);
 }
 
 mp_status hparams_read(mp_model *m, mp_error *err)
@@ -101,5 +234,6 @@ mp_status hparams_read(mp_model *m, mp_error *err)
     MP_TRY(read_u32(m, "embedding_length", 1, 1u << 16, &hp->n_embd, err));
     MP_TRY(read_u32(m, "context_length", 1, 1u << 24, &hp->n_ctx, err));
     MP_TRY(read_attention(m, err));
+    MP_TRY(read_scales(m, err));
     return read_experts(m, err);
 }

@@ -1,5 +1,6 @@
 /* ladder.h: names of the artifact's keys, shared by who reads them (model/) and who writes them (refactor/).
- * docs/format.md describes them. Arrays over points and layers are [n_points, n_layers], layers fastest. */
+ * docs/format.md describes them. Arrays over points and layers are [n_points, n_layers], layers fastest;
+ * layers without experts hold a threshold of 0 and a gain of 1. */
 #ifndef MODEL_LADDER_H
 #define MODEL_LADDER_H
 

@@ -44,13 +44,14 @@ static void fill_info(mp_model *m)
 {
     mp_model_info *info = &m->info;
     const hparams *hp = &m->hp;
-    const moe_weights *w = &m->moe[0].w;
+    const moe_weights *w = &model_first_moe(m)->w;
     info->path = gguf_path(m->file);
     info->architecture = m->arch->name;
     info->name = "";
     if (gguf_has(m->file, "general.name")) gguf_get_cstring(m->file, "general.name", &info->name, NULL);
     info->type = dtype_get(info->artifact_version ? w->gate_up.type : w->gate.type)->name;
-    info->n_layers = info->n_moe_layers = hp->n_layers;
+    info->n_layers = hp->n_layers;
+    info->n_moe_layers = hp->n_layers - hp->n_dense;
     info->n_embd = hp->n_embd;
     info->n_vocab = hp->n_vocab;
     info->n_ctx_train = hp->n_ctx;
@@ -72,7 +73,7 @@ static void fill_info(mp_model *m)
 
 static void fill_points(mp_model *m)
 {
-    const double gate = moe_gate_share(&m->moe[0]);
+    const double gate = moe_gate_share(model_first_moe(m));
     for (uint32_t p = 0; p < m->info.n_points; p++) {
         m->points[p].experts = m->points[p].compute_share * m->hp.n_used;
         m->points[p].gate_share = p ? gate : 0; /* full needs no gate */

@@ -8,16 +8,43 @@
 #include "model/moe.h"
 #include "text/tokenizer.h"
 
+/* Rotary positions. Wavelengths past the trained context are stretched by `factor` (YaRN: only the long ones). */
+typedef struct rope_params {
+    float base, factor; /* factor 1: as trained */
+    bool yarn;
+    uint32_t n_ctx_orig;
+    float beta_fast, beta_slow;
+    float magnitude; /* of the rotated vectors */
+} rope_params;
+
 typedef struct hparams {
     uint32_t n_layers, n_embd, n_vocab, n_ctx;
-    uint32_t n_heads, n_kv_heads, head_dim, n_rot;
+    uint32_t n_heads, n_kv_heads;
+    uint32_t head_dim, value_dim; /* of a head's queries and keys (MLA: n_nope + n_rot), of its values */
+    uint32_t n_rot;               /* MLA: the last n_rot of a head, else the first */
+    uint32_t kv_lora, q_lora;     /* MLA: width of the cached latent; of the queries' one, 0: none */
+    uint32_t n_dense;             /* leading layers without experts */
     uint32_t n_experts, n_used, expert_width;
-    float rms_eps, rope_base;
+    moe_routing routing;
+    rope_params rope;
+    float rms_eps;
+    float attention_scale; /* of the scores */
+    float embedding_scale, residual_scale, logit_scale;
 } hparams;
 
+/* A projection of a layer; biases are F32 rows. */
+typedef struct projection {
+    tensor w, bias; /* bias.data NULL: none */
+} projection;
+
 typedef struct layer_weights {
-    tensor attn_norm, wq, wk, wv, wo, q_norm, k_norm; /* norms are F32 rows */
+    tensor attn_norm, q_norm, k_norm; /* norms are F32 rows */
+    projection q, k, v, o;
+    /* MLA: q = q . norm(q_a x) where q_a is there; kv_a x = latent, rotary key; keys and values come from the latent
+     * by kv_b [kv_lora, heads * (nope + value)], or by k_b [nope, kv_lora, heads] and v_b [kv_lora, value, heads] */
+    tensor q_a, q_a_norm, kv_a, kv_a_norm, kv_b, k_b, v_b;
     tensor ffn_norm;
+    ffn_weights ffn; /* the dense block, or the shared experts */
 } layer_weights;
 
 struct mp_model {
@@ -25,14 +52,26 @@ struct mp_model {
     const arch *arch;
     hparams hp;
     tensor embed, output_norm, output;
-    layer_weights *layers; /* [n_layers] */
-    moe_layer *moe;        /* [n_layers] */
-    moe_rung *rungs;       /* [n_layers, n_points] */
-    mp_point *points;      /* [info.n_points] */
-    tokenizer *tok;        /* NULL where the file has none: ids still run */
-    mp_error tok_error;    /* why it has none */
+    const float *rope_freqs; /* [n_rot / 2] divisors of the frequencies; NULL: none */
+    layer_weights *layers;   /* [n_layers] */
+    moe_layer *moe;          /* [n_layers]; of a dense layer: no experts, no weights */
+    moe_rung *rungs;         /* [n_layers, n_points] */
+    mp_point *points;        /* [info.n_points] */
+    tokenizer *tok;          /* NULL where the file has none: ids still run */
+    mp_error tok_error;      /* why it has none */
     mp_model_info info;
 };
+
+static inline bool model_has_experts(const mp_model *m, uint32_t layer)
+{
+    return layer >= m->hp.n_dense;
+}
+
+/* The first layer with experts: all of them have its shape. */
+static inline const moe_layer *model_first_moe(const mp_model *m)
+{
+    return &m->moe[m->hp.n_dense];
+}
 
 /* Version of the artifact this code writes; it reads this one and older. */
 #define MODEL_ARTIFACT_VERSION 1

@@ -23,6 +23,16 @@ static inline size_t tensor_bytes(const tensor *t)
     return t->row_bytes * t->rows * t->mats;
 }
 
+/* How the trained router turns its logits into k0 experts and their mixing weights. */
+typedef enum moe_gating { MOE_GATING_SOFTMAX = 1, MOE_GATING_SIGMOID = 2 } moe_gating; /* numbered as GGUF does */
+
+typedef struct moe_routing {
+    moe_gating gating;
+    bool renormalise;                 /* mixing weights are divided by their sum */
+    float scale;                      /* then multiplied by this */
+    uint32_t n_groups, n_groups_used; /* experts are chosen within the best groups; 1, 1: no groups */
+} moe_routing;
+
 /* Sizes as DESIGN names them. N = 1 means whole experts. */
 typedef struct moe_shape {
     uint32_t d;          /* width of the residual stream */
@@ -32,7 +42,7 @@ typedef struct moe_shape {
     uint32_t n_parts;    /* N */
     uint32_t part_width; /* S */
     uint32_t tile;       /* W: run of outputs of a transposed down row; 0 in whole layers */
-    bool renormalise;
+    moe_routing routing;
 } moe_shape;
 
 static inline uint32_t moe_full_budget(const moe_shape *s)
@@ -41,7 +51,8 @@ static inline uint32_t moe_full_budget(const moe_shape *s)
 }
 
 typedef struct moe_weights {
-    tensor router; /* [d, E] */
+    tensor router;            /* [d, E] */
+    const float *router_bias; /* [E] added to the probabilities for the choice alone; NULL: none */
     /* whole experts */
     tensor gate, up; /* [d, C, E] */
     tensor down;     /* [C, d, E] */
@@ -53,6 +64,13 @@ typedef struct moe_weights {
     tensor probe;            /* [r or d, N*E] */
     const float *probe_bias; /* [N*E] */
 } moe_weights;
+
+/* A SwiGLU block that every token runs whole: a dense layer, or the shared experts beside the routed ones. */
+typedef struct ffn_weights {
+    tensor gate, up; /* [d, width]; data NULL: the layer has none */
+    tensor down;     /* [width, d] */
+    tensor mix;      /* [d, 1]: its output is scaled by sigmoid(mix . x); data NULL: by 1 */
+} ffn_weights;
 
 /* One operating point in one layer. */
 typedef struct moe_rung {

@@ -53,21 +53,88 @@ static mp_status bind_layer(const mp_model *m, uint32_t layer, const char *suffi
     return bind(m, name, w, required, out, err);
 }
 
+static mp_status bind_row(const mp_model *m, uint32_t layer, const char *suffix, uint32_t n, bool required, tensor *out,
+                          mp_error *err)
+{
+    return bind_layer(m, layer, suffix, (want){n, 1, 1, true}, required, out, err);
+}
+
+/* ---- attention ---- */
+
+static mp_status bind_projection(const mp_model *m, uint32_t l, const char *name, uint32_t in, uint32_t out_width,
+                                 projection *out, mp_error *err)
+{
+    char suffix[48];
+    snprintf(suffix, sizeof suffix, "%s.weight", name);
+    MP_TRY(bind_layer(m, l, suffix, (want){in, out_width, 1, false}, true, &out->w, err));
+    snprintf(suffix, sizeof suffix, "%s.bias", name);
+    return bind_row(m, l, suffix, out_width, false, &out->bias, err);
+}
+
+static mp_status load_queries_keys_values(mp_model *m, uint32_t l, mp_error *err)
+{
+    const hparams *hp = &m->hp;
+    layer_weights *w = &m->layers[l];
+    const uint32_t q = hp->n_heads * hp->head_dim, k = hp->n_kv_heads * hp->head_dim;
+    const bool per_head = m->arch->qk_norm == ARCH_QK_NORM_HEAD;
+    MP_TRY(bind_projection(m, l, "attn_q", hp->n_embd, q, &w->q, err));
+    MP_TRY(bind_projection(m, l, "attn_k", hp->n_embd, k, &w->k, err));
+    MP_TRY(bind_projection(m, l, "attn_v", hp->n_embd, hp->n_kv_heads * hp->value_dim, &w->v, err));
+    if (m->arch->qk_norm == ARCH_QK_NORM_NONE) return MP_OK;
+    MP_TRY(bind_row(m, l, "attn_q_norm.weight", per_head ? hp->head_dim : q, true, &w->q_norm, err));
+    return bind_row(m, l, "attn_k_norm.weight", per_head ? hp->head_dim : k, true, &w->k_norm, err);
+}
+
+static mp_status load_latent(mp_model *m, uint32_t l, mp_error *err)
+{
+    const hparams *hp = &m->hp;
+    layer_weights *w = &m->layers[l];
+    const uint32_t nope = hp->head_dim - hp->n_rot, q = hp->n_heads * hp->head_dim;
+    if (hp->q_lora) {
+        MP_TRY(bind_layer(m, l, "attn_q_a.weight", (want){hp->n_embd, hp->q_lora, 1, false}, true, &w->q_a, err));
+        MP_TRY(bind_row(m, l, "attn_q_a_norm.weight", hp->q_lora, true, &w->q_a_norm, err));
+        MP_TRY(bind_projection(m, l, "attn_q_b", hp->q_lora, q, &w->q, err));
+    } else {
+        MP_TRY(bind_projection(m, l, "attn_q", hp->n_embd, q, &w->q, err));
+    }
+    MP_TRY(bind_layer(m, l, "attn_kv_a_mqa.weight", (want){hp->n_embd, hp->kv_lora + hp->n_rot, 1, false}, true,
+                      &w->kv_a, err));
+    MP_TRY(bind_row(m, l, "attn_kv_a_norm.weight", hp->kv_lora, true, &w->kv_a_norm, err));
+    MP_TRY(bind_layer(m, l, "attn_kv_b.weight", (want){hp->kv_lora, hp->n_heads * (nope + hp->value_dim), 1, false},
+                      false, &w->kv_b, err));
+    if (w->kv_b.data) return MP_OK;
+    MP_TRY(bind_layer(m, l, "attn_k_b.weight", (want){nope, hp->kv_lora, hp->n_heads, false}, true, &w->k_b, err));
+    return bind_layer(m, l, "attn_v_b.weight", (want){hp->kv_lora, hp->value_dim, hp->n_heads, false}, true, &w->v_b,
+                      err);
+}
+
 static mp_status load_attention(mp_model *m, uint32_t l, mp_error *err)
 {
     const hparams *hp = &m->hp;
-    const uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
     layer_weights *w = &m->layers[l];
-    MP_TRY(bind_layer(m, l, "attn_norm.weight", (want){hp->n_embd, 1, 1, true}, true, &w->attn_norm, err));
-    MP_TRY(bind_layer(m, l, "attn_q.weight", (want){hp->n_embd, q, 1, false}, true, &w->wq, err));
-    MP_TRY(bind_layer(m, l, "attn_k.weight", (want){hp->n_embd, kv, 1, false}, true, &w->wk, err));
-    MP_TRY(bind_layer(m, l, "attn_v.weight", (want){hp->n_embd, kv, 1, false}, true, &w->wv, err));
-    MP_TRY(bind_layer(m, l, "attn_output.weight", (want){q, hp->n_embd, 1, false}, true, &w->wo, err));
-    if (m->arch->qk_norm == ARCH_QK_NORM_FULL) {
-        MP_TRY(bind_layer(m, l, "attn_q_norm.weight", (want){q, 1, 1, true}, true, &w->q_norm, err));
-        MP_TRY(bind_layer(m, l, "attn_k_norm.weight", (want){kv, 1, 1, true}, true, &w->k_norm, err));
-    }
-    return bind_layer(m, l, "ffn_norm.weight", (want){hp->n_embd, 1, 1, true}, true, &w->ffn_norm, err);
+    MP_TRY(bind_row(m, l, "attn_norm.weight", hp->n_embd, true, &w->attn_norm, err));
+    MP_TRY(m->arch->mla ? load_latent(m, l, err) : load_queries_keys_values(m, l, err));
+    MP_TRY(bind_projection(m, l, "attn_output", hp->n_heads * hp->value_dim, hp->n_embd, &w->o, err));
+    return bind_row(m, l, "ffn_norm.weight", hp->n_embd, true, &w->ffn_norm, err);
+}
+
+/* ---- feed-forward ---- */
+
+/* suffix "": a dense block; "_shexp": the shared experts, which a model may lack. */
+static mp_status load_ffn(mp_model *m, uint32_t l, const char *suffix, bool required, mp_error *err)
+{
+    const uint32_t d = m->hp.n_embd;
+    ffn_weights *w = &m->layers[l].ffn;
+    char name[48];
+    snprintf(name, sizeof name, "ffn_gate%s.weight", suffix);
+    MP_TRY(bind_layer(m, l, name, (want){d, 0, 1, false}, required, &w->gate, err));
+    if (!w->gate.data) return MP_OK;
+    snprintf(name, sizeof name, "ffn_up%s.weight", suffix);
+    MP_TRY(bind_layer(m, l, name, (want){d, w->gate.rows, 1, false}, true, &w->up, err));
+    snprintf(name, sizeof name, "ffn_down%s.weight", suffix);
+    MP_TRY(bind_layer(m, l, name, (want){w->gate.rows, d, 1, false}, true, &w->down, err));
+    if (required) return MP_OK;
+    return bind_layer(m, l, "ffn_gate_inp_shexp.weight", (want){d, 1, 1, false}, false, &w->mix, err);
 }
 
 static mp_status load_whole(mp_model *m, uint32_t l, mp_error *err)
@@ -77,9 +144,6 @@ static mp_status load_whole(mp_model *m, uint32_t l, mp_error *err)
     const want in = {hp->n_embd, hp->expert_width, hp->n_experts, false};
     MP_TRY(bind_layer(m, l, "ffn_gate_exps.weight", in, true, &w->gate, err));
     MP_TRY(bind_layer(m, l, "ffn_up_exps.weight", in, true, &w->up, err));
-    if (w->gate.type != w->up.type)
-        return status_fail(err, MP_E_UNSUPPORTED, "%s: gate and up experts of layer %u have different types",
-                           gguf_path(m->file), l);
     return bind_layer(m, l, "ffn_down_exps.weight", (want){hp->expert_width, hp->n_embd, hp->n_experts, false}, true,
                       &w->down, err);
 }
@@ -110,11 +174,12 @@ static mp_status load_split(mp_model *m, uint32_t l, mp_error *err)
     return m->moe[l].gate == MP_GATE_PROBE ? load_probe(m, l, err) : MP_OK;
 }
 
-static mp_status load_layer(mp_model *m, uint32_t l, mp_error *err)
+static mp_status load_experts(mp_model *m, uint32_t l, mp_error *err)
 {
     const hparams *hp = &m->hp;
     moe_layer *moe = &m->moe[l];
     const uint32_t parts = m->info.n_parts;
+    tensor bias = {0};
     moe->shape = (moe_shape){
         .d = hp->n_embd,
         .n_experts = hp->n_experts,
@@ -123,12 +188,20 @@ static mp_status load_layer(mp_model *m, uint32_t l, mp_error *err)
         .n_parts = parts,
         .part_width = hp->expert_width / parts,
         .tile = m->info.artifact_version ? moe_tile(hp->n_embd) : 0,
-        .renormalise = m->arch->renormalise,
+        .routing = hp->routing,
     };
-    MP_TRY(load_attention(m, l, err));
-    MP_TRY(
-        bind_layer(m, l, "ffn_gate_inp.weight", (want){hp->n_embd, hp->n_experts, 1, true}, true, &moe->w.router, err));
+    MP_TRY(bind_layer(m, l, "ffn_gate_inp.weight", (want){hp->n_embd, hp->n_experts, 1, false}, true, &moe->w.router,
+                      err));
+    MP_TRY(bind_row(m, l, "exp_probs_b.bias", hp->n_experts, false, &bias, err));
+    moe->w.router_bias = (const float *)bias.data;
+    MP_TRY(load_ffn(m, l, "_shexp", false, err));
     return m->info.artifact_version ? load_split(m, l, err) : load_whole(m, l, err);
+}
+
+static mp_status load_layer(mp_model *m, uint32_t l, mp_error *err)
+{
+    MP_TRY(load_attention(m, l, err));
+    return model_has_experts(m, l) ? load_experts(m, l, err) : load_ffn(m, l, "", true, err);
 }
 
 mp_status weights_load(mp_model *m, mp_error *err)
@@ -143,6 +216,9 @@ mp_status weights_load(mp_model *m, mp_error *err)
     MP_TRY(bind(m, "output_norm.weight", (want){hp->n_embd, 1, 1, true}, true, &m->output_norm, err));
     MP_TRY(bind(m, "output.weight", (want){hp->n_embd, hp->n_vocab, 1, false}, false, &m->output, err));
     if (!m->output.data) m->output = m->embed; /* tied */
+    tensor freqs = {0};
+    MP_TRY(bind(m, "rope_freqs.weight", (want){hp->n_rot / 2, 1, 1, true}, false, &freqs, err));
+    m->rope_freqs = (const float *)freqs.data;
     for (uint32_t l = 0; l < hp->n_layers; l++) MP_TRY(load_layer(m, l, err));
     return MP_OK;
 }

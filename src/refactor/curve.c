@@ -403,3 +403,10 @@ void mp_eval_result_clear(mp_eval_result *result)
     free(result->points);
     *result = (mp_eval_result){0};
 }
+
+mp_status curve_begin_token(const mp_model *m, int32_t *bos, mp_error *err)
+{
+    size_t n;
+    *bos = -1;
+    return mp_tokenize(m, "", 0, MP_TOKENIZE_BOS, bos, 1, &n, err);
+}

@@ -36,6 +36,9 @@ typedef struct curve_params {
  * logits that are not numbers; MP_E_INTERRUPTED. */
 mp_status curve_measure(const mp_model *m, const curve_params *p, mp_eval_result *out, mp_error *err);
 
+/* The token that begins a text by the file's rules; -1: none does. */
+mp_status curve_begin_token(const mp_model *m, int32_t *bos, mp_error *err);
+
 /* Refuses a text that is empty or not UTF-8; `what` names it ("calibration"). */
 mp_status curve_check_text(const char *what, const char *text, size_t len, mp_error *err);
 

@@ -31,14 +31,6 @@ static mp_status tokenize(const mp_model *m, const char *text, size_t len, int32
     }
 }
 
-/* The token that begins a text by the file's rules; -1: none does. */
-static mp_status begin_token(const mp_model *m, int32_t *bos, mp_error *err)
-{
-    size_t n;
-    *bos = -1;
-    return mp_tokenize(m, "", 0, MP_TOKENIZE_BOS, bos, 1, &n, err);
-}
-
 static mp_status check_length(size_t n_tokens, size_t limit, uint32_t n_ctx, mp_error *err)
 {
     if (n_tokens < 2 * (size_t)n_ctx)
@@ -79,7 +71,7 @@ mp_status mp_eval(const mp_model *m, const mp_eval_params *params, mp_eval_resul
     };
     *out = (mp_eval_result){0};
     MP_TRY(curve_check_text("evaluation", params->text, params->len, err));
-    MP_TRY(begin_token(m, &p.bos, err));
+    MP_TRY(curve_begin_token(m, &p.bos, err));
     mp_status status = tokenize(m, params->text, params->len, &ids, &n, err);
     p.tokens = ids;
     p.n_tokens = params->max_tokens && params->max_tokens < n ? (size_t)params->max_tokens : n;

@@ -42,10 +42,12 @@ mp_status profile_attention(refactor *r, mp_error *err)
     for (size_t t = 0; t < r->n_tokens; t += n) {
         MP_TRY(begin_chunk(r, t, &n, err));
         engine_attention(e, r->layer, r->h + t * d);
-        engine_moe_norm(e, r->layer, r->h + t * d, r->x + t * d);
-        moe_exec_route(&e->moe, &r->source->moe[r->layer], &e->in_acts, n);
-        memcpy(r->experts + t * k0, e->moe.experts, n * k0 * sizeof *r->experts);
-        memcpy(r->mix + t * k0, e->moe.mix, n * k0 * sizeof *r->mix);
+        engine_ffn_norm(e, r->layer, r->h + t * d, r->x + t * d);
+        if (model_has_experts(r->source, r->layer)) {
+            moe_exec_route(&e->moe, &r->source->moe[r->layer], &e->in_acts, n);
+            memcpy(r->experts + t * k0, e->moe.experts, n * k0 * sizeof *r->experts);
+            memcpy(r->mix + t * k0, e->moe.mix, n * k0 * sizeof *r->mix);
+        }
         MP_TRY(refactor_progress(r, "profile", "tokens", t + n, r->n_tokens, err));
     }
     r->report.profile_s += (double)(clock_now_ns() - start) * 1e-9;
@@ -61,8 +63,8 @@ mp_status profile_advance(refactor *r, mp_error *err)
     refactor_stage(r);
     for (size_t t = 0; t < r->n_tokens; t += n) {
         MP_TRY(begin_chunk(r, t, &n, err));
-        acts_set(&e->x, &e->in_acts, r->x + t * d, n, moe_wants_quantized(&r->source->moe[r->layer]));
-        moe_exec_run(&e->moe, &r->source->moe[r->layer], &e->in_acts, e->points, n, e->out);
+        engine_ffn_input(e, r->layer, r->x + t * d);
+        engine_ffn(e, r->layer, e->out);
         engine_add(e, r->h + t * d, e->out);
         MP_TRY(refactor_progress(r, "experts", "tokens", t + n, r->n_tokens, err));
     }

@@ -42,9 +42,16 @@ mp_status refactor_progress(refactor *r, const char *stage, const char *unit, ui
 
 /* ---- layers ---- */
 
+static mp_status refactor_experts(refactor *r, mp_error *err)
+{
+    MP_TRY(split_layer(r, &r->results[r->layer], err));
+    MP_TRY(calibrate_layer(r, &r->results[r->layer], err));
+    return resume_save(r, r->layer, err);
+}
+
 static mp_status refactor_layers(refactor *r, mp_error *err)
 {
-    uint32_t done;
+    uint32_t done; /* layers, the dense ones that lead included */
     MP_TRY(resume_prepare(r, &done, err));
     MP_TRY(profile_start(r, err));
     r->in_layers = true;
@@ -52,11 +59,7 @@ static mp_status refactor_layers(refactor *r, mp_error *err)
         const bool last = r->layer + 1 == r->source->hp.n_layers;
         if (r->layer < done && done == r->source->hp.n_layers) continue; /* nothing left to profile for */
         MP_TRY(profile_attention(r, err));
-        if (r->layer >= done) {
-            MP_TRY(split_layer(r, &r->results[r->layer], err));
-            MP_TRY(calibrate_layer(r, &r->results[r->layer], err));
-            MP_TRY(resume_save(r, r->layer, err));
-        }
+        if (r->layer >= done) MP_TRY(refactor_experts(r, err));
         if (!last) MP_TRY(profile_advance(r, err));
     }
     r->in_layers = false;
@@ -104,7 +107,7 @@ static mp_status judge_gains(refactor *r, mp_model *m, mp_error *err)
         const bool keep = with.points[p].kl_mean < without.points[p].kl_mean;
         r->report.heldout_kl_gain += with.points[p].kl_mean / (r->n_points - 1);
         r->report.heldout_kl_no_gain += without.points[p].kl_mean / (r->n_points - 1);
-        for (uint32_t l = 0; l < m->hp.n_layers; l++) {
+        for (uint32_t l = m->hp.n_dense; l < m->hp.n_layers; l++) {
             if (!keep) r->results[l].gain[p] = 1;
             m->rungs[(size_t)l * r->n_points + p].gain = r->results[l].gain[p];
         }
@@ -187,7 +190,7 @@ static mp_status finish(refactor *r, artifact *a, const char *path, mp_error *er
 static mp_status fill_report(refactor *r, uint64_t start, mp_refactor_report *out, mp_error *err)
 {
     struct rusage usage;
-    const uint32_t n = r->source->hp.n_layers;
+    const uint32_t dense = r->source->hp.n_dense, n = r->source->hp.n_layers - dense;
     getrusage(RUSAGE_SELF, &usage);
     *out = r->report;
     out->calibration_tokens = r->n_tokens;
@@ -197,7 +200,7 @@ static mp_status fill_report(refactor *r, uint64_t start, mp_refactor_report *ou
     out->n_layers = n;
     out->layers = malloc(n * sizeof *out->layers);
     if (!out->layers) return status_no_memory(err, n * sizeof *out->layers, "the report");
-    for (uint32_t l = 0; l < n; l++) out->layers[l] = r->results[l].report;
+    for (uint32_t l = 0; l < n; l++) out->layers[l] = r->results[dense + l].report;
     return MP_OK;
 }
 

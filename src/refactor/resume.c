@@ -160,7 +160,7 @@ static mp_status load_layer(const refactor *r, const char *path, layer_result *l
 mp_status resume_prepare(refactor *r, uint32_t *n_done, mp_error *err)
 {
     char path[PATH_CAP];
-    *n_done = 0;
+    *n_done = r->source->hp.n_dense;
     if (!r->p.resume) resume_remove(r);
     snprintf(path, sizeof path, "%s.resume", r->out_path);
     if (mkdir(path, 0777) && errno != EEXIST) return status_fail_errno(err, errno, "create", path);

@@ -34,7 +34,7 @@ static mp_status choose_split(refactor *r, mp_error *err)
     if (n > hp->expert_width || hp->expert_width % n)
         return status_fail(err, MP_E_INVALID, "%u parts do not divide experts of %u neurons: choose a divisor, as %u",
                            n, hp->expert_width, default_parts(hp->expert_width));
-    r->split = r->source->moe[0].shape;
+    r->split = model_first_moe(r->source)->shape;
     r->split.n_parts = r->p.n_parts = n;
     r->split.part_width = hp->expert_width / n;
     r->split.tile = moe_tile(hp->n_embd);
@@ -73,7 +73,7 @@ static mp_status choose_types(refactor *r, mp_error *err)
     const dtype asked = r->p.type ? dtype_by_name(r->p.type) : DTYPE_NONE;
     if (r->p.type && asked == DTYPE_NONE)
         return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", r->p.type, dtype_list());
-    for (uint32_t l = 0; l < r->source->hp.n_layers; l++) {
+    for (uint32_t l = r->source->hp.n_dense; l < r->source->hp.n_layers; l++) {
         const moe_weights *w = &r->source->moe[l].w;
         layer_result *out = &r->results[l];
         out->gate_up_type = asked == DTYPE_NONE ? w->gate.type : asked;
@@ -112,7 +112,7 @@ static void fill_defaults(refactor *r, const mp_refactor_params *params)
 /* ---- calibration text ---- */
 
 /* Chunks evenly spread over the whole text; every sixteenth is moved behind the others, to judge by. */
-static mp_status select_tokens(refactor *r, const int32_t *all, size_t n_all, mp_error *err)
+static mp_status select_tokens(refactor *r, const int32_t *all, size_t n_all, int32_t bos, mp_error *err)
 {
     const size_t ctx = r->ctx, have = n_all / ctx, want = r->p.max_tokens / ctx, n = have < want ? have : want;
     if (n < 2)
@@ -129,6 +129,7 @@ static mp_status select_tokens(refactor *r, const int32_t *all, size_t n_all, mp
         const bool judges_here = i % every == every - 1 && judge < n;
         const size_t to = judges_here ? judge++ : fit++;
         memcpy(r->tokens + to * ctx, all + i * have / n * ctx, ctx * sizeof *all);
+        if (bos >= 0) r->tokens[to * ctx] = bos; /* as the judge and every user begins */
     }
     return MP_OK;
 }
@@ -136,6 +137,7 @@ static mp_status select_tokens(refactor *r, const int32_t *all, size_t n_all, mp
 static mp_status read_calibration(refactor *r, mp_error *err)
 {
     size_t n = 0;
+    int32_t bos = -1;
     const char *text = r->p.calibration;
     const size_t len = r->p.calibration_len;
     MP_TRY(curve_check_text("calibration", text, len, err));
@@ -143,7 +145,8 @@ static mp_status read_calibration(refactor *r, mp_error *err)
     int32_t *ids = malloc((len + 1) * sizeof *ids); /* a token is at least a byte */
     if (!ids) return status_no_memory(err, len * sizeof *ids, "calibration tokens");
     mp_status status = mp_tokenize(r->source, text, len, 0, ids, len + 1, &n, err);
-    if (!status) status = select_tokens(r, ids, n, err);
+    if (!status) status = curve_begin_token(r->source, &bos, err);
+    if (!status) status = select_tokens(r, ids, n, bos, err);
     free(ids);
     sha256_hex(text, len, r->calibration_sha);
     return status;
@@ -195,7 +198,8 @@ static mp_status take_memory(refactor *r, mp_error *err)
     if (!r->h || !r->x || !r->experts || !r->mix)
         return status_no_memory(err, 2 * n * (d + k0) * sizeof *r->h,
                                 "the calibration tokens' states (lower --max-tokens)");
-    for (uint32_t l = 0; l < r->source->hp.n_layers; l++) MP_TRY(layer_result_alloc(r, &r->results[l], err));
+    for (uint32_t l = r->source->hp.n_dense; l < r->source->hp.n_layers; l++)
+        MP_TRY(layer_result_alloc(r, &r->results[l], err));
     const mp_engine_params params = {.threads = r->p.threads, .n_ctx = r->ctx, .n_batch = r->ctx, .n_logits = 1};
     return mp_engine_open(r->source, &params, &r->engine, err);
 }

@@ -69,14 +69,15 @@ static mp_status set_rungs(const artifact *a, const char *key, const bool *keep,
     return status;
 }
 
+/* Layers without experts have neither. */
 static float tau_of(const layer_result *l, uint32_t point)
 {
-    return l->tau[point];
+    return l->tau ? l->tau[point] : 0;
 }
 
 static float gain_of(const layer_result *l, uint32_t point)
 {
-    return l->gain[point];
+    return l->gain ? l->gain[point] : 1;
 }
 
 static mp_status set_ladder(const artifact *a, const bool *keep, mp_error *err)
@@ -206,7 +207,7 @@ static mp_status write_tensors(const artifact *a, mp_error *err)
             continue;
         }
         MP_TRY(write_layer(a, (uint32_t)layer, err));
-        MP_TRY(refactor_progress(a->r, "write", "layers", ++done, a->r->source->hp.n_layers, err));
+        MP_TRY(refactor_progress(a->r, "write", "layers", ++done, a->r->source->info.n_moe_layers, err));
     }
     return MP_OK;
 }
@@ -222,7 +223,7 @@ static mp_status begin(artifact *a, mp_error *err)
     for (size_t p = 0; p < LADDER_N_SHARES; p++) all[p] = true;
     memset(no_sha, '0', 64);
     no_sha[64] = 0;
-    for (uint32_t l = 0; l < r->source->hp.n_layers; l++) {
+    for (uint32_t l = r->source->hp.n_dense; l < r->source->hp.n_layers; l++) {
         if (layout_gate_up_bytes(r, l) > most) most = layout_gate_up_bytes(r, l);
         if (layout_down_bytes(r, l) > most) most = layout_down_bytes(r, l);
     }
