@@ -10,7 +10,8 @@
 #include "base/rng.h"
 #include "tensor/dtype.h"
 
-static const dtype TYPES[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K};
+static const dtype TYPES[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1,
+                              DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
 enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
 static uint32_t bits_of(float f)
@@ -167,6 +168,27 @@ static double q4_k_element(const uint8_t *b, unsigned i)
     return f16_value(b[0] | b[1] << 8) * scale * q - f16_value(b[2] | b[3] << 8) * min;
 }
 
+/* Element i of a block of 32: offsets of the fifth bits (0: none) and the nibbles, and the level of zero. */
+static double small_element(const uint8_t *b, unsigned i, unsigned high, unsigned quants, int zero)
+{
+    const unsigned nibble = i < 16 ? b[quants + i] & 15u : b[quants + i - 16] >> 4;
+    const unsigned fifth = high ? b[high + i / 8] >> i % 8 & 1u : 0;
+    const double min = zero ? 0 : f16_value(b[2] | b[3] << 8);
+    return f16_value(b[0] | b[1] << 8) * ((int)(nibble + 16 * fifth) - zero) + min;
+}
+
+/* Element i of a Q5_K block: as Q4_K, bit r of byte i of the fifth bits is run r's. */
+static double q5_k_element(const uint8_t *b, unsigned i)
+{
+    const unsigned r = i / 32, fifth = b[16 + i % 32] >> r & 1u;
+    uint8_t as_q4[144];
+    memcpy(as_q4, b, 16);
+    memcpy(as_q4 + 16, b + 48, 128);
+    const uint8_t *s = b + 4;
+    const unsigned scale = r < 4 ? s[r] & 63u : (s[r + 4] & 15u) | (s[r - 4] >> 6) << 4;
+    return q4_k_element(as_q4, i) + f16_value(b[0] | b[1] << 8) * scale * 16 * fifth;
+}
+
 /* Element i of a Q6_K block, likewise: halves of 128, quarters of 32 inside, low and high bits apart. */
 static double q6_k_element(const uint8_t *b, unsigned i)
 {
@@ -191,7 +213,7 @@ static double q6_k_element(const uint8_t *b, unsigned i)
 }
 
 /* Random block bytes decode to what the definition says. */
-static void test_k_blocks(void **state)
+static void test_random_blocks(void **state)
 {
     (void)state;
     rng r;
@@ -205,8 +227,16 @@ static void test_k_blocks(void **state)
         block[209] = (uint8_t)(0x20 | (block[209] & 0x87));
         dtype_to_f32(DTYPE_Q4_K, block, out, 256);
         for (unsigned i = 0; i < 256; i++) assert_float_equal(out[i], q4_k_element(block, i), 1e-4);
+        dtype_to_f32(DTYPE_Q5_K, block, out, 256);
+        for (unsigned i = 0; i < 256; i++) assert_float_equal(out[i], q5_k_element(block, i), 1e-4);
         dtype_to_f32(DTYPE_Q6_K, block, out, 256);
         for (unsigned i = 0; i < 256; i++) assert_float_equal(out[i], q6_k_element(block, i), 1e-4);
+        dtype_to_f32(DTYPE_Q4_1, block, out, 32);
+        for (unsigned i = 0; i < 32; i++) assert_float_equal(out[i], small_element(block, i, 0, 4, 0), 1e-4);
+        dtype_to_f32(DTYPE_Q5_0, block, out, 32);
+        for (unsigned i = 0; i < 32; i++) assert_float_equal(out[i], small_element(block, i, 2, 6, 16), 1e-4);
+        dtype_to_f32(DTYPE_Q5_1, block, out, 32);
+        for (unsigned i = 0; i < 32; i++) assert_float_equal(out[i], small_element(block, i, 4, 8, 0), 1e-4);
     }
 }
 
@@ -291,9 +321,9 @@ static void test_odd_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),      cmocka_unit_test(test_row_bytes),  cmocka_unit_test(test_f16_read),
-        cmocka_unit_test(test_f16_write),  cmocka_unit_test(test_bf16),       cmocka_unit_test(test_q8_0_bytes),
-        cmocka_unit_test(test_q4_0_bytes), cmocka_unit_test(test_k_blocks),   cmocka_unit_test(test_error_bounds),
+        cmocka_unit_test(test_table),      cmocka_unit_test(test_row_bytes),     cmocka_unit_test(test_f16_read),
+        cmocka_unit_test(test_f16_write),  cmocka_unit_test(test_bf16),          cmocka_unit_test(test_q8_0_bytes),
+        cmocka_unit_test(test_q4_0_bytes), cmocka_unit_test(test_random_blocks), cmocka_unit_test(test_error_bounds),
         cmocka_unit_test(test_k_exact),    cmocka_unit_test(test_odd_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,8 @@
 enum { MAX_ROWS = 35, MAX_TOKENS = 9 };
 #define SENTINEL 12345.0f
 
-static const dtype TYPES[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K};
+static const dtype TYPES[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1,
+                              DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
 enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
 /* Lengths in blocks: odd ones, and the edges of chunks and vectors. */
@@ -578,6 +579,39 @@ static void attention_of(const kernels *k, rng *r, size_t n, size_t count)
     free(half);
 }
 
+/* The same over Q8_0 rows, n a multiple of 32, rows at odd addresses. */
+static void attention_q8_0_of(const kernels *k, rng *r, size_t n, size_t count)
+{
+    const size_t stride = dtype_row_bytes(DTYPE_Q8_0, n) + 34;
+    float *row = random_floats(r, n), *q = random_floats(r, n), *p = random_floats(r, count),
+          *back = random_floats(r, n);
+    float *dot = malloc(count * sizeof *dot + 1), *mix = malloc(n * sizeof *mix), *again = malloc(n * sizeof *again);
+    double *expected = calloc(n, sizeof *expected);
+    uint8_t *memory = malloc(count * stride + 1), *cache = memory + 1;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t c = 0; c < n; c++) row[c] = rng_normal(r);
+        dtype_from_f32(DTYPE_Q8_0, row, cache + i * stride, n);
+    }
+    for (size_t c = 0; c < n; c++) mix[c] = again[c] = 1;
+    k->dot_q8_0(q, cache, stride, count, dot, n);
+    k->mix_q8_0(p, cache, stride, count, mix, n);
+    for (size_t i = 0; i < count; i++) {
+        double sum = 0;
+        dtype_to_f32(DTYPE_Q8_0, cache + i * stride, back, n);
+        for (size_t c = 0; c < n; c++) sum += (double)q[c] * (double)back[c];
+        for (size_t c = 0; c < n; c++) expected[c] += (double)p[i] * (double)back[c];
+        assert_close(dot[i], sum, 0, 2e-6 * sqrt((double)n));
+    }
+    for (size_t c = 0; c < n; c++) assert_close(mix[c], 1 + expected[c], 0, 5e-6);
+    k->mix_q8_0(p, cache, stride, count / 3, again, n); /* in two calls: the same bits */
+    k->mix_q8_0(p + count / 3, cache + count / 3 * stride, stride, count - count / 3, again, n);
+    assert_memory_equal(again, mix, n * sizeof *again);
+    float *const owned[] = {row, q, p, back, dot, mix, again};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+    free(expected);
+    free(memory);
+}
+
 static void attention_isa(const kernels *k)
 {
     static const size_t SIZES[] = {1, 5, 8, 15, 16, 17, 24, 33, 64, 100, 128, 192};
@@ -587,6 +621,10 @@ static void attention_isa(const kernels *k)
         attention_of(k, &r, SIZES[i], 0);
         attention_of(k, &r, SIZES[i], 1);
         attention_of(k, &r, SIZES[i], 13);
+    }
+    for (size_t n = 32; n <= 576; n += 32) {
+        attention_q8_0_of(k, &r, n, 0);
+        attention_q8_0_of(k, &r, n, 11);
     }
 }
 

@@ -104,6 +104,8 @@ void attention_store(const mp_engine *e, const float *row, size_t width, uint8_t
 {
     if (e->params.kv_type == MP_KV_F32)
         memcpy(out, row, width * sizeof *row);
+    else if (e->params.kv_type == MP_KV_Q8_0)
+        dtype_from_f32(DTYPE_Q8_0, row, out, width);
     else
         e->x.k->f32_to_f16_row(row, (uint16_t *)out, width);
 }
@@ -173,6 +175,8 @@ static void score_page(const mp_engine *e, const float *q, const uint8_t *keys, 
     const kernels *k = e->x.k;
     if (e->params.kv_type == MP_KV_F32)
         k->dot_f32(q, (const float *)keys, bytes / sizeof(float), count, p, dim);
+    else if (e->params.kv_type == MP_KV_Q8_0)
+        k->dot_q8_0(q, keys, bytes, count, p, dim);
     else
         k->dot_f16(q, (const uint16_t *)keys, bytes / sizeof(uint16_t), count, p, dim);
 }
@@ -185,6 +189,8 @@ static void mix_page(const mp_engine *e, const float *p, const uint8_t *values, 
     const kernels *k = e->x.k;
     if (e->params.kv_type == MP_KV_F32)
         k->mix_f32(p, (const float *)values, bytes / sizeof(float), count, out, dim);
+    else if (e->params.kv_type == MP_KV_Q8_0)
+        k->mix_q8_0(p, values, bytes, count, out, dim);
     else
         k->mix_f16(p, (const uint16_t *)values, bytes / sizeof(uint16_t), count, out, dim);
 }

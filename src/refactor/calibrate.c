@@ -10,6 +10,7 @@
 #define CHUNK            256
 #define THRESHOLD_TOKENS 16384
 #define GAIN_TOKENS      4096
+#define LEAST_JUDGES     2048
 #define BISECTIONS       40
 
 typedef struct calibration {
@@ -96,12 +97,12 @@ static void layout_memory(calibration *c)
 
 /* ---- the sample ---- */
 
-/* Chunk i of `of`, evenly spread over the fitted tokens. Returns its tokens, routed and scored. */
-static size_t take_chunk(calibration *c, size_t i, size_t of)
+/* Chunk i of `of`, evenly spread over the tokens [from, to). Returns its tokens, routed and scored. */
+static size_t take_chunk(calibration *c, size_t from, size_t to, size_t i, size_t of)
 {
     const refactor *r = c->r;
-    const size_t chunks = (r->n_fit + CHUNK - 1) / CHUNK, begin = i * chunks / of * CHUNK;
-    const size_t n = r->n_fit - begin < CHUNK ? r->n_fit - begin : CHUNK;
+    const size_t chunks = (to - from + CHUNK - 1) / CHUNK, begin = from + i * chunks / of * CHUNK;
+    const size_t n = to - begin < CHUNK ? to - begin : CHUNK;
     acts_set(c->exec.x, &c->in, r->x + begin * r->split.d, n, moe_wants_quantized(&c->layer));
     for (size_t t = 0; t < n; t++) c->points[t] = 1; /* any rung but full: they all share the scores */
     moe_exec_route(&c->exec, &c->layer, &c->in, n);
@@ -109,9 +110,9 @@ static size_t take_chunk(calibration *c, size_t i, size_t of)
     return n;
 }
 
-static size_t chunks_for(const refactor *r, size_t tokens)
+static size_t chunks_for(size_t have, size_t tokens)
 {
-    const size_t chunks = (r->n_fit + CHUNK - 1) / CHUNK;
+    const size_t chunks = (have + CHUNK - 1) / CHUNK;
     return chunks < tokens / CHUNK ? chunks : tokens / CHUNK;
 }
 
@@ -173,12 +174,16 @@ static void find_threshold(void *arg, size_t p, unsigned thread)
     rung->log_tau = high;
 }
 
+/* Scores of tokens that the gate was fitted on spread wider than others' and would promise smaller budgets than texts
+ * then take: the tokens kept to judge by decide, where there are enough of them. */
 static mp_status find_thresholds(calibration *c, mp_error *err)
 {
     refactor *r = c->r;
-    const size_t full = moe_full_budget(&r->split), chunks = chunks_for(r, THRESHOLD_TOKENS);
+    const bool enough = r->n_tokens - r->n_fit >= LEAST_JUDGES;
+    const size_t from = enough ? r->n_fit : 0, to = enough ? r->n_tokens : r->n_fit;
+    const size_t full = moe_full_budget(&r->split), chunks = chunks_for(to - from, THRESHOLD_TOKENS);
     for (size_t i = 0; i < chunks; i++) {
-        const size_t n = take_chunk(c, i, chunks);
+        const size_t n = take_chunk(c, from, to, i, chunks);
         memcpy(c->scores + c->n_sampled * full, c->exec.scores, n * full * sizeof *c->scores);
         c->n_sampled += n;
         MP_TRY(refactor_progress(r, "thresholds", "tokens", c->n_sampled, chunks * CHUNK, err));
@@ -202,12 +207,12 @@ static void run_point(calibration *c, uint32_t p, size_t n, float *y)
 static mp_status find_gains(calibration *c, mp_error *err)
 {
     refactor *r = c->r;
-    const size_t d = r->split.d, chunks = chunks_for(r, GAIN_TOKENS);
+    const size_t d = r->split.d, chunks = chunks_for(r->n_fit, GAIN_TOKENS);
     double cross[LADDER_N_SHARES] = {0}, square[LADDER_N_SHARES] = {0};
     if (r->p.no_gain) return MP_OK;
     refactor_stage(r);
     for (size_t i = 0; i < chunks; i++) {
-        const size_t n = take_chunk(c, i, chunks);
+        const size_t n = take_chunk(c, 0, r->n_fit, i, chunks);
         run_point(c, 0, n, c->y_full);
         for (uint32_t p = 1; p < r->n_points; p++) {
             run_point(c, p, n, c->y);

@@ -153,10 +153,18 @@ static uint32_t file_type(dtype type)
         return 1;
     case DTYPE_Q4_0:
         return 2;
+    case DTYPE_Q4_1:
+        return 3;
     case DTYPE_Q8_0:
         return 7;
+    case DTYPE_Q5_0:
+        return 8;
+    case DTYPE_Q5_1:
+        return 9;
     case DTYPE_Q4_K:
         return 14;
+    case DTYPE_Q5_K:
+        return 16;
     case DTYPE_Q6_K:
         return 18;
     case DTYPE_BF16:

@@ -25,11 +25,51 @@ INLINE __m128i nibbles(__m128i bytes, unsigned shift)
     return _mm_and_si128(_mm_srl_epi16(bytes, _mm_cvtsi32_si128((int)shift)), _mm_set1_epi8(15));
 }
 
-INLINE void unit_q4_0(const uint8_t *block, vf *w)
+/* The 32 nibbles of a block, less `zero`. */
+INLINE void unit_nibbles(const uint8_t *quants, char zero, vf *w)
 {
-    const __m128i bytes = load_16_bytes(block + 2), level = _mm_set1_epi8(8);
+    const __m128i bytes = load_16_bytes(quants), level = _mm_set1_epi8(zero);
     floats_of(_mm_sub_epi8(nibbles(bytes, 0), level), w);
     floats_of(_mm_sub_epi8(nibbles(bytes, 4), level), w + 2);
+}
+
+/* 16 where a byte has all of the bits `bit`. */
+INLINE __m128i fifth_where(__m128i bytes, __m128i bit)
+{
+    return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(bytes, bit), bit), _mm_set1_epi8(16));
+}
+
+/* The same from 16 bits, one a byte. */
+INLINE __m128i fifth_bits(const uint8_t *high)
+{
+    const __m128i which = _mm_set_epi64x(0x0101010101010101, 0);
+    const __m128i bytes = _mm_shuffle_epi8(_mm_set1_epi16((short)load_u16(high)), which);
+    return fifth_where(bytes, _mm_set1_epi64x((long long)0x8040201008040201));
+}
+
+INLINE void unit_fives(const uint8_t *high, const uint8_t *quants, char zero, vf *w)
+{
+    const __m128i bytes = load_16_bytes(quants), level = _mm_set1_epi8(zero);
+    floats_of(_mm_sub_epi8(_mm_or_si128(nibbles(bytes, 0), fifth_bits(high)), level), w);
+    floats_of(_mm_sub_epi8(_mm_or_si128(nibbles(bytes, 4), fifth_bits(high + 2)), level), w + 2);
+}
+
+/* x = step q + base */
+INLINE void place(float step, float base, vf *w)
+{
+#pragma GCC unroll 4
+    for (size_t v = 0; v < 4; v++) w[v] = v_fma(w[v], v_set1(step), v_set1(base));
+}
+
+INLINE void unit_q5_k(const uint8_t *block, size_t unit, vf *w)
+{
+    const uint8_t *q = block + Q5_K_QUANTS + unit / 2 * 32, *high = block + Q5_K_HIGH;
+    const __m128i bit = _mm_set1_epi8((char)(1 << unit));
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        const __m128i fifth = fifth_where(load_16_bytes(high + 16 * i), bit);
+        floats_of(_mm_or_si128(nibbles(load_16_bytes(q + 16 * i), 4 * (unit & 1)), fifth), w + 2 * i);
+    }
 }
 
 INLINE void unit_q4_k(const uint8_t *block, size_t unit, float step, float base, vf *w)
@@ -37,8 +77,7 @@ INLINE void unit_q4_k(const uint8_t *block, size_t unit, float step, float base,
     const uint8_t *q = block + Q4_K_QUANTS + unit / 2 * 32;
     floats_of(nibbles(load_16_bytes(q), 4 * (unit & 1)), w);
     floats_of(nibbles(load_16_bytes(q + 16), 4 * (unit & 1)), w + 2);
-#pragma GCC unroll 4
-    for (size_t v = 0; v < 4; v++) w[v] = v_fma(w[v], v_set1(step), v_set1(base));
+    place(step, base, w);
 }
 
 INLINE void unit_q6_k(const uint8_t *block, size_t unit, vf *w)
@@ -63,7 +102,24 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (
         floats_of(load_16_bytes(row + Q8_0_BYTES * unit + 18), w + 2);
         return;
     case DTYPE_Q4_0:
-        unit_q4_0(row + Q4_0_BYTES * unit, w);
+        unit_nibbles(row + Q4_0_BYTES * unit + 2, 8, w);
+        return;
+    case DTYPE_Q4_1:
+        unit_nibbles(row + Q4_1_BYTES * unit + Q4_1_QUANTS, 0, w);
+        place(s[unit][j], s[STRIP_UNITS + unit][j], w);
+        return;
+    case DTYPE_Q5_0:
+        row += Q5_0_BYTES * unit;
+        unit_fives(row + Q5_0_HIGH, row + Q5_0_QUANTS, 16, w);
+        return;
+    case DTYPE_Q5_1:
+        row += Q5_1_BYTES * unit;
+        unit_fives(row + Q5_1_HIGH, row + Q5_1_QUANTS, 0, w);
+        place(s[unit][j], s[STRIP_UNITS + unit][j], w);
+        return;
+    case DTYPE_Q5_K:
+        unit_q5_k(row, unit, w);
+        place(s[j][unit], s[j][STRIP_UNITS + unit], w);
         return;
     case DTYPE_Q4_K:
         unit_q4_k(row, unit, s[j][unit], s[j][STRIP_UNITS + unit], w);

@@ -1,7 +1,7 @@
 /* accumulate_avx512.c: rows_accumulate for AVX-512.
  *
  * A nibble becomes its float by one vpermps on a table of 16, which reads only the low four bits of an index: low
- * nibbles need no mask and high ones a shift. Q4_K's table is made for every run, with scale and min in it. */
+ * nibbles need no mask and high ones a shift. Where a run has a min, its table is made with scale and min in it. */
 #if defined(__x86_64__)
 
 #include "tensor/simd_avx512.h"
@@ -21,6 +21,48 @@ INLINE void unit_q4_0(const uint8_t *block, vf *w)
     const __m512i bytes = load_16_bytes(block + 2);
     w[0] = _mm512_permutexvar_ps(bytes, table);
     w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table);
+}
+
+INLINE void unit_q4_1(const uint8_t *block, float step, float base, vf *w)
+{
+    const vf levels = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const vf table = v_fma(levels, v_set1(step), v_set1(base));
+    const __m512i bytes = load_16_bytes(block + Q4_1_QUANTS);
+    w[0] = _mm512_permutexvar_ps(bytes, table);
+    w[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table);
+}
+
+/* The low nibble of each byte, and 16 where its bit of `fifth` is set, less `zero`. */
+INLINE vf fives(__m512i bytes, __mmask16 fifth, int zero)
+{
+    const __m512i nibbles = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
+    const __m512i q = _mm512_mask_or_epi32(nibbles, fifth, nibbles, _mm512_set1_epi32(16));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(q, _mm512_set1_epi32(zero)));
+}
+
+INLINE void unit_fives(const uint8_t *high, const uint8_t *quants, int zero, vf *w)
+{
+    const __m512i bytes = load_16_bytes(quants);
+    w[0] = fives(bytes, load_u16(high), zero);
+    w[1] = fives(_mm512_srli_epi32(bytes, 4), load_u16(high + 2), zero);
+}
+
+INLINE void unit_q5_k(const uint8_t *block, size_t unit, vf *w)
+{
+    const uint8_t *q = block + Q5_K_QUANTS + unit / 2 * 32, *high = block + Q5_K_HIGH;
+    const __m512i bit = _mm512_set1_epi32(1 << unit);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; i++) {
+        const __mmask16 fifth = _mm512_test_epi32_mask(load_16_bytes(high + 16 * i), bit);
+        w[i] = fives(_mm512_srli_epi32(load_16_bytes(q + 16 * i), 4 * (unit & 1)), fifth, 0);
+    }
+}
+
+/* x = step q + base */
+INLINE void place(float step, float base, vf *w)
+{
+    w[0] = v_fma(w[0], v_set1(step), v_set1(base));
+    w[1] = v_fma(w[1], v_set1(step), v_set1(base));
 }
 
 INLINE void unit_q4_k(const uint8_t *block, size_t unit, float step, float base, vf *w)
@@ -69,6 +111,22 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (
     case DTYPE_Q4_0:
         unit_q4_0(row + Q4_0_BYTES * unit, w);
         break;
+    case DTYPE_Q4_1:
+        unit_q4_1(row + Q4_1_BYTES * unit, s[unit][j], s[STRIP_UNITS + unit][j], w);
+        break;
+    case DTYPE_Q5_0:
+        row += Q5_0_BYTES * unit;
+        unit_fives(row + Q5_0_HIGH, row + Q5_0_QUANTS, 16, w);
+        break;
+    case DTYPE_Q5_1:
+        row += Q5_1_BYTES * unit;
+        unit_fives(row + Q5_1_HIGH, row + Q5_1_QUANTS, 0, w);
+        place(s[unit][j], s[STRIP_UNITS + unit][j], w);
+        break;
+    case DTYPE_Q5_K:
+        unit_q5_k(row, unit, w);
+        place(s[j][unit], s[j][STRIP_UNITS + unit], w);
+        break;
     case DTYPE_Q4_K:
         unit_q4_k(row, unit, s[j][unit], s[j][STRIP_UNITS + unit], w);
         break;
@@ -84,8 +142,7 @@ INLINE void decode_q4_k(const uint8_t *block, float *out)
 
 INLINE void decode_q6_k(const uint8_t *block, float *out)
 {
-    const __m128 d = _mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(block + Q6_K_D)));
-    v_store(out, v_mul(v_load_i8(block + Q6_K_SCALES), _mm512_broadcastss_ps(d)));
+    v_store(out, v_mul(v_load_i8(block + Q6_K_SCALES), broadcast_f16(block + Q6_K_D)));
 }
 
 #include "tensor/simd_accumulate.h"

@@ -1,6 +1,6 @@
 /* dot_avx2.c: rows_dot and the quantizer of its activations for AVX2.
  *
- * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, with saturation. Nibbles and Q6_K's 0..63
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, with saturation. Five bits and Q6_K's 0..63
  * cannot reach it (2 * 63 * 127 < 2^15); Q8_0 moves its sign to the activation (2 * 128 * 127 < 2^15 too). vpmaddwd
  * then gives eight sums of four. */
 #if defined(__x86_64__)
@@ -9,7 +9,7 @@
 
 enum { STEPS = 8, TILE_TOKENS = 2 };
 typedef __m256i vi;
-typedef struct scales { /* of the runs of a chunk: 8, or 16 (Q6_K), or 8 and their minima (Q4_K) */
+typedef struct scales { /* of the runs of a chunk: 8, or 16 (Q6_K), or 8 and their minima */
     __m256 v[2];
 } scales;
 
@@ -23,11 +23,29 @@ INLINE vi nibbles(vi bytes, size_t high)
     return _mm256_and_si256(high ? _mm256_srli_epi16(bytes, 4) : bytes, _mm256_set1_epi8(15));
 }
 
-INLINE vi weights_q4_0(const uint8_t *w, size_t k)
+/* The 32 nibbles of a block, in order. */
+INLINE vi block_nibbles(const uint8_t *quants)
 {
-    const __m128i bytes = _mm_loadu_si128((const __m128i *)(w + k * Q4_0_BYTES + 2));
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)quants);
     const vi both = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
     return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+
+/* 16 where a bit of the 32 is set. */
+INLINE vi fifth_bits(const uint8_t *high)
+{
+    const vi words = _mm256_set1_epi32((int)load_u32(high));
+    const vi which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const vi bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    const vi bits = _mm256_and_si256(_mm256_shuffle_epi8(words, which), bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(bits, bit), _mm256_set1_epi8(16));
+}
+
+INLINE vi weights_q5_k(const uint8_t *w, size_t k)
+{
+    const vi bit = _mm256_set1_epi8((char)(1 << k)), high = _mm256_and_si256(load_bytes(w + Q5_K_HIGH), bit);
+    const vi fifth = _mm256_and_si256(_mm256_cmpeq_epi8(high, bit), _mm256_set1_epi8(16));
+    return _mm256_or_si256(nibbles(load_bytes(w + Q5_K_QUANTS + k / 2 * 32), k % 2), fifth);
 }
 
 INLINE vi weights_q6_k(const uint8_t *w, size_t k)
@@ -55,7 +73,17 @@ INLINE vi weights(dtype type, const uint8_t *w, size_t k)
 {
     switch (type) {
     case DTYPE_Q4_0:
-        return weights_q4_0(w, k);
+        return block_nibbles(w + k * Q4_0_BYTES + 2);
+    case DTYPE_Q4_1:
+        return block_nibbles(w + k * Q4_1_BYTES + Q4_1_QUANTS);
+    case DTYPE_Q5_0:
+        w += k * Q5_0_BYTES;
+        return _mm256_or_si256(block_nibbles(w + Q5_0_QUANTS), fifth_bits(w + Q5_0_HIGH));
+    case DTYPE_Q5_1:
+        w += k * Q5_1_BYTES;
+        return _mm256_or_si256(block_nibbles(w + Q5_1_QUANTS), fifth_bits(w + Q5_1_HIGH));
+    case DTYPE_Q5_K:
+        return weights_q5_k(w, k);
     case DTYPE_Q4_K:
         return nibbles(load_bytes(w + Q4_K_QUANTS + k / 2 * 32), k % 2);
     case DTYPE_Q6_K:
@@ -116,8 +144,20 @@ INLINE scales weight_scales(dtype type, const uint8_t *w)
     case DTYPE_Q8_0:
         s.v[0] = block_factors(w, Q8_0_BYTES);
         break;
+    case DTYPE_Q5_0:
+        s.v[0] = block_factors(w, Q5_0_BYTES);
+        break;
+    case DTYPE_Q4_1: /* the minima second: see weight_min */
+        s.v[0] = block_factors(w, Q4_1_BYTES);
+        s.v[1] = block_factors(w + 2, Q4_1_BYTES);
+        break;
+    case DTYPE_Q5_1:
+        s.v[0] = block_factors(w, Q5_1_BYTES);
+        s.v[1] = block_factors(w + 2, Q5_1_BYTES);
+        break;
     case DTYPE_Q4_K:
-        q4_k_factors(w, &s.v[0], &s.v[1]); /* the minima second: see weight_min */
+    case DTYPE_Q5_K:
+        q4_k_factors(w, &s.v[0], &s.v[1]);
         break;
     default:
         s.v[0] = v_mul(v_load_i8(w + Q6_K_SCALES), broadcast_f16(w + Q6_K_D));
@@ -128,13 +168,14 @@ INLINE scales weight_scales(dtype type, const uint8_t *w)
 
 INLINE bool has_min(dtype type)
 {
-    return type == DTYPE_Q4_0 || type == DTYPE_Q4_K;
+    return type != DTYPE_Q8_0 && type != DTYPE_Q6_K;
 }
 
 /* What scale_sum is multiplied with. */
 INLINE vf weight_min(dtype type, scales ws)
 {
-    return type == DTYPE_Q4_K ? ws.v[1] : v_mul(ws.v[0], v_set1(-8));
+    if (type == DTYPE_Q4_0) return v_mul(ws.v[0], v_set1(-8));
+    return type == DTYPE_Q5_0 ? v_mul(ws.v[0], v_set1(-16)) : ws.v[1];
 }
 
 INLINE vf load_sums(const uint8_t *p)

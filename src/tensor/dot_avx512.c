@@ -1,26 +1,33 @@
 /* dot_avx512.c: rows_dot and the quantizer of its activations for AVX-512 with VNNI.
  *
  * vpdpbusd multiplies unsigned weights by signed activations and adds groups of four, so a vector of 64 weights gives
- * 16 sums that each belong to one run of equal scale. The weights are made unsigned: nibbles as they are, Q8_0 plus
- * 128, Q6_K with its stored 32. For the last two the surplus is taken off exactly, in integers (`base`, once per token
- * for all rows of a tile); Q4_0's 8 and Q4_K's min go through the activation's scale_sum, one operation for a chunk. */
+ * 16 sums that each belong to one run of equal scale. The weights are made unsigned: four and five bits as they are,
+ * Q8_0 plus 128, Q6_K with its stored 32. For the last two the surplus is taken off exactly, in integers (`base`, once
+ * per token for all rows of a tile); offsets and minima of the others go through the activation's scale_sum, one
+ * operation for a chunk. */
 #if defined(__x86_64__)
 
 #include "tensor/simd_avx512.h"
 
 enum { STEPS = 4, TILE_TOKENS = 4 };
 typedef __m512i vi;
-typedef __m512 scales; /* of the runs of a chunk: 8 in the low half, with their minima above (Q4_K), or 16 (Q6_K) */
+typedef __m512 scales; /* of the runs of a chunk: 8 in the low half, with their minima above, or 16 (Q6_K) */
+
+/* Runs of 32 with a scale and a min each, in the nibble order of Q4_K. */
+INLINE bool is_k_min(dtype type)
+{
+    return type == DTYPE_Q4_K || type == DTYPE_Q5_K;
+}
 
 /* The two Q4_K runs, or 32-element blocks, whose quants make up step k. */
 INLINE size_t low_block(dtype type, size_t k)
 {
-    return type == DTYPE_Q4_K ? k / 2 * 4 + k % 2 : 2 * k;
+    return is_k_min(type) ? k / 2 * 4 + k % 2 : 2 * k;
 }
 
 INLINE size_t high_block(dtype type, size_t k)
 {
-    return type == DTYPE_Q4_K ? low_block(type, k) + 2 : 2 * k + 1;
+    return is_k_min(type) ? low_block(type, k) + 2 : 2 * k + 1;
 }
 
 INLINE vi two_halves(const void *lo, const void *hi)
@@ -34,20 +41,36 @@ INLINE vi quarters(int q0, int q1, int q2, int q3)
     return _mm512_setr_epi32(q0, q0, q0, q0, q1, q1, q1, q1, q2, q2, q2, q2, q3, q3, q3, q3);
 }
 
-INLINE vi weights_q4_0(const uint8_t *w, size_t k)
+/* Nibbles of two blocks of 32, `stride` bytes apart, in order. */
+INLINE vi two_blocks(const uint8_t *quants, size_t stride)
 {
-    const uint8_t *block = w + 2 * k * Q4_0_BYTES + 2;
-    const __m128i lo = _mm_loadu_si128((const __m128i *)block);
-    const __m128i hi = _mm_loadu_si128((const __m128i *)(block + Q4_0_BYTES));
+    const __m128i lo = _mm_loadu_si128((const __m128i *)quants);
+    const __m128i hi = _mm_loadu_si128((const __m128i *)(quants + stride));
     const vi bytes = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(lo), 0xff00, hi);
     const vi shifted = _mm512_srlv_epi16(bytes, quarters(0, 0x40004, 0, 0x40004));
     return _mm512_and_si512(shifted, _mm512_set1_epi8(15));
 }
 
-INLINE vi weights_q4_k(const uint8_t *w, size_t k)
+/* With their fifth bits, one of 32 at each of `high`. */
+INLINE vi two_blocks_of_five(const uint8_t *high, const uint8_t *quants, size_t stride)
 {
-    const vi bytes = _mm512_loadu_si512(w + Q4_K_QUANTS + k / 2 * 64);
+    const __mmask64 fifth = load_u32(high) | (uint64_t)load_u32(high + stride) << 32;
+    return _mm512_or_si512(two_blocks(quants, stride), _mm512_maskz_set1_epi8(fifth, 16));
+}
+
+INLINE vi k_nibbles(const uint8_t *quants, size_t k)
+{
+    const vi bytes = _mm512_loadu_si512(quants + k / 2 * 64);
     return _mm512_and_si512(k % 2 ? _mm512_srli_epi16(bytes, 4) : bytes, _mm512_set1_epi8(15));
+}
+
+INLINE vi weights_q5_k(const uint8_t *w, size_t k)
+{
+    const vi high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(w + Q5_K_HIGH)));
+    const vi lo_bit = _mm512_set1_epi8((char)(1 << low_block(DTYPE_Q5_K, k)));
+    const vi bits = _mm512_mask_set1_epi8(lo_bit, 0xffffffff00000000, (char)(1 << high_block(DTYPE_Q5_K, k)));
+    const __mmask64 fifth = _mm512_test_epi8_mask(high, bits);
+    return _mm512_or_si512(k_nibbles(w + Q5_K_QUANTS, k), _mm512_maskz_set1_epi8(fifth, 16));
 }
 
 INLINE vi weights_q6_k(const uint8_t *w, size_t k)
@@ -68,9 +91,19 @@ INLINE vi weights(dtype type, const uint8_t *w, size_t k)
 {
     switch (type) {
     case DTYPE_Q4_0:
-        return weights_q4_0(w, k);
+        return two_blocks(w + 2 * k * Q4_0_BYTES + 2, Q4_0_BYTES);
+    case DTYPE_Q4_1:
+        return two_blocks(w + 2 * k * Q4_1_BYTES + Q4_1_QUANTS, Q4_1_BYTES);
+    case DTYPE_Q5_0:
+        w += 2 * k * Q5_0_BYTES;
+        return two_blocks_of_five(w + Q5_0_HIGH, w + Q5_0_QUANTS, Q5_0_BYTES);
+    case DTYPE_Q5_1:
+        w += 2 * k * Q5_1_BYTES;
+        return two_blocks_of_five(w + Q5_1_HIGH, w + Q5_1_QUANTS, Q5_1_BYTES);
     case DTYPE_Q4_K:
-        return weights_q4_k(w, k);
+        return k_nibbles(w + Q4_K_QUANTS, k);
+    case DTYPE_Q5_K:
+        return weights_q5_k(w, k);
     case DTYPE_Q6_K:
         return weights_q6_k(w, k);
     default:
@@ -81,7 +114,7 @@ INLINE vi weights(dtype type, const uint8_t *w, size_t k)
 
 INLINE vi activation(dtype type, const int8_t *x, size_t k)
 {
-    if (type != DTYPE_Q4_K) return _mm512_loadu_si512(x + 64 * k);
+    if (!is_k_min(type)) return _mm512_loadu_si512(x + 64 * k);
     return two_halves(x + low_block(type, k) * ACT_BLOCK, x + high_block(type, k) * ACT_BLOCK);
 }
 
@@ -107,18 +140,34 @@ INLINE scales factors_q4_0(const uint8_t *w)
     return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm512_castsi512_si128(words)));
 }
 
-INLINE scales factors_q8_0(const uint8_t *w)
+/* The first four bytes of 8 blocks. */
+INLINE __m256i block_heads(const uint8_t *w, int bytes)
 {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i at = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(Q8_0_BYTES));
-    const __m256i words = _mm256_i32gather_epi32((const int *)(const void *)w, at, 1);
-    return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm256_cvtepi32_epi16(words)));
+    const __m256i at = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(bytes));
+    return _mm256_i32gather_epi32((const int *)(const void *)w, at, 1);
+}
+
+INLINE __m256 low_halves(__m256i words)
+{
+    return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(words));
+}
+
+INLINE scales factors_of(const uint8_t *w, int bytes)
+{
+    return _mm512_castps256_ps512(low_halves(block_heads(w, bytes)));
+}
+
+/* d in the low half, m in the high one. */
+INLINE scales factors_and_minima(const uint8_t *w, int bytes)
+{
+    const __m256i heads = block_heads(w, bytes);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low_halves(heads)), low_halves(_mm256_srli_epi32(heads, 16)), 1);
 }
 
 INLINE scales factors_q6_k(const uint8_t *w)
 {
-    const vf d = _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(w + Q6_K_D))));
-    return v_mul(v_load_i8(w + Q6_K_SCALES), d);
+    return v_mul(v_load_i8(w + Q6_K_SCALES), broadcast_f16(w + Q6_K_D));
 }
 
 INLINE scales weight_scales(dtype type, const uint8_t *w)
@@ -127,9 +176,16 @@ INLINE scales weight_scales(dtype type, const uint8_t *w)
     case DTYPE_Q4_0:
         return factors_q4_0(w);
     case DTYPE_Q8_0:
-        return factors_q8_0(w);
+        return factors_of(w, Q8_0_BYTES);
+    case DTYPE_Q5_0:
+        return factors_of(w, Q5_0_BYTES);
+    case DTYPE_Q4_1:
+        return factors_and_minima(w, Q4_1_BYTES); /* minima in the high half: see weight_min */
+    case DTYPE_Q5_1:
+        return factors_and_minima(w, Q5_1_BYTES);
     case DTYPE_Q4_K:
-        return q4_k_factors(w); /* the minima in the high half: see weight_min */
+    case DTYPE_Q5_K:
+        return q4_k_factors(w);
     default:
         return factors_q6_k(w);
     }
@@ -137,14 +193,15 @@ INLINE scales weight_scales(dtype type, const uint8_t *w)
 
 INLINE bool has_min(dtype type)
 {
-    return type == DTYPE_Q4_0 || type == DTYPE_Q4_K;
+    return type != DTYPE_Q8_0 && type != DTYPE_Q6_K;
 }
 
 /* What scale_sum is multiplied with, in the low half; zeros above. */
 INLINE vf weight_min(dtype type, scales ws)
 {
-    if (type == DTYPE_Q4_K) return _mm512_zextps256_ps512(upper(ws));
-    return _mm512_maskz_mul_ps(0x00ff, ws, v_set1(-8));
+    if (type == DTYPE_Q4_0) return _mm512_maskz_mul_ps(0x00ff, ws, v_set1(-8));
+    if (type == DTYPE_Q5_0) return _mm512_maskz_mul_ps(0x00ff, ws, v_set1(-16));
+    return _mm512_zextps256_ps512(upper(ws));
 }
 
 INLINE vf load_sums(const uint8_t *p)

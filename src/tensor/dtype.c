@@ -105,7 +105,11 @@ typedef struct codec {
     X(BF16, 1, 2, false, 2e-3f, bf16_read, bf16_write)                                                                 \
     X(Q8_0, 32, Q8_0_BYTES, true, 0.006f, q8_0_dequantize, q8_0_quantize)                                              \
     X(Q4_0, 32, Q4_0_BYTES, true, 0.092f, q4_0_dequantize, q4_0_quantize)                                              \
+    X(Q4_1, 32, Q4_1_BYTES, true, 0.085f, q4_1_dequantize, q4_1_quantize)                                              \
+    X(Q5_0, 32, Q5_0_BYTES, true, 0.046f, q5_0_dequantize, q5_0_quantize)                                              \
+    X(Q5_1, 32, Q5_1_BYTES, true, 0.042f, q5_1_dequantize, q5_1_quantize)                                              \
     X(Q4_K, 256, Q4_K_BYTES, true, 0.074f, q4_k_dequantize, q4_k_quantize)                                             \
+    X(Q5_K, 256, Q5_K_BYTES, true, 0.038f, q5_k_dequantize, q5_k_quantize)                                             \
     X(Q6_K, 256, Q6_K_BYTES, true, 0.0185f, q6_k_dequantize, q6_k_quantize)
 
 static const codec CODECS[] = {

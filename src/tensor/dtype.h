@@ -1,7 +1,7 @@
 /* dtype.h: storage types of weights, by the numbers GGUF gives them, and their conversion to and from F32.
  *
- * A row is a whole number of blocks; blocks are laid out bit for bit as in ggml (block_q8_0, block_q4_0, block_q4_K,
- * block_q6_K), little-endian. Rows may begin at any byte address. */
+ * A row is a whole number of blocks; blocks are laid out bit for bit as in ggml (block_q8_0, block_q4_K, ...),
+ * little-endian. Rows may begin at any byte address. */
 #ifndef TENSOR_DTYPE_H
 #define TENSOR_DTYPE_H
 
@@ -13,8 +13,12 @@ typedef enum dtype {
     DTYPE_F32 = 0,
     DTYPE_F16 = 1,
     DTYPE_Q4_0 = 2,
+    DTYPE_Q4_1 = 3,
+    DTYPE_Q5_0 = 6,
+    DTYPE_Q5_1 = 7,
     DTYPE_Q8_0 = 8,
     DTYPE_Q4_K = 12,
+    DTYPE_Q5_K = 13,
     DTYPE_Q6_K = 14,
     DTYPE_BF16 = 30,
     DTYPE_NONE = -1,

@@ -1,8 +1,7 @@
 /* kernels.h: the numeric kernels of the engine, one table per instruction set, chosen once at start.
  *
  * Raw pointers and shapes only; no allocation, no threads, no globals: any thread may call any kernel. The portable
- * table
- * ("ref") is always there and is the oracle of the tests.
+ * table ("ref") is always there and is the oracle of the tests.
  *
  * Two products carry the model (DESIGN: rows.x and the transposed accumulate). For both, within one table, the bits of
  * an output depend only on the weight row(s) and the token at hand, never on how many rows or tokens share the call or
@@ -45,6 +44,9 @@ typedef struct kernels {
     /* acc[0..n) += sum_i p[i] * v[i * stride ...], i ascending. */
     void (*mix_f16)(const float *p, const uint16_t *v, size_t stride, size_t count, float *acc, size_t n);
     void (*mix_f32)(const float *p, const float *v, size_t stride, size_t count, float *acc, size_t n);
+    /* The same over rows of Q8_0 blocks, `stride` bytes apart; n a multiple of 32. */
+    void (*dot_q8_0)(const float *q, const void *k, size_t stride, size_t count, float *out, size_t n);
+    void (*mix_q8_0)(const float *p, const void *v, size_t stride, size_t count, float *acc, size_t n);
     void (*f32_to_f16_row)(const float *x, uint16_t *out, size_t n);
 } kernels;
 

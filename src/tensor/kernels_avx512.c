@@ -18,6 +18,8 @@ const kernels KERNELS_AVX512 = {
     .dot_f32 = dot_f32,
     .mix_f16 = mix_f16,
     .mix_f32 = mix_f32,
+    .dot_q8_0 = dot_q8_0,
+    .mix_q8_0 = mix_q8_0,
     .f32_to_f16_row = f32_to_f16_row,
 };
 

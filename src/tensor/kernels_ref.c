@@ -171,6 +171,29 @@ static void mix_f32(const float *p, const float *v, size_t stride, size_t count,
     }
 }
 
+static void dot_q8_0(const float *q, const void *k, size_t stride, size_t count, float *out, size_t n)
+{
+    for (size_t i = 0; i < count; i++) {
+        double sum = 0;
+        float piece[ACT_BLOCK];
+        for (size_t c = 0; c < n; c += ACT_BLOCK) {
+            q8_0_dequantize((const uint8_t *)k + i * stride + c / ACT_BLOCK * Q8_0_BYTES, piece, 1);
+            sum += dot(q + c, piece, ACT_BLOCK);
+        }
+        out[i] = (float)sum;
+    }
+}
+
+static void mix_q8_0(const float *p, const void *v, size_t stride, size_t count, float *acc, size_t n)
+{
+    for (size_t i = 0; i < count; i++)
+        for (size_t c = 0; c < n; c += ACT_BLOCK) {
+            float piece[ACT_BLOCK];
+            q8_0_dequantize((const uint8_t *)v + i * stride + c / ACT_BLOCK * Q8_0_BYTES, piece, 1);
+            for (size_t k = 0; k < ACT_BLOCK; k++) acc[c + k] += p[i] * piece[k];
+        }
+}
+
 static void f32_to_f16_row(const float *x, uint16_t *out, size_t n)
 {
     for (size_t i = 0; i < n; i++) out[i] = f32_to_f16(x[i]);
@@ -189,5 +212,7 @@ const kernels KERNELS_REF = {
     .dot_f32 = dot_f32,
     .mix_f16 = mix_f16,
     .mix_f32 = mix_f32,
+    .dot_q8_0 = dot_q8_0,
+    .mix_q8_0 = mix_q8_0,
     .f32_to_f16_row = f32_to_f16_row,
 };

@@ -1,4 +1,4 @@
-/* quant_k.c: Q4_K and Q6_K, runs with small integer scales inside a block of 256.
+/* quant_k.c: Q4_K, Q5_K and Q6_K, runs with small integer scales inside a block of 256.
  *
  * Quantizing is a search in three steps. (1) For every run alone, try a fan of starting scales; each fixes the integers
  * q, and given q the best real scale (and min) is a linear regression of x on q; keep the scale with the least squared
@@ -50,9 +50,10 @@ static double moments_error(const moments *m, size_t n, double s, double b)
     return m->xx + s * s * m->qq + b * b * (double)n - 2 * s * m->xq - 2 * b * m->x + 2 * s * b * m->q;
 }
 
-/* ---- Q4_K ---------------------------------------------------------------------------------------------------- */
+/* ---- Q4_K, Q5_K ---------------------------------------------------------------------------------------------- */
 
-enum { Q4_RUN = 32, Q4_RUNS = 8, Q4_TOP = 15, Q4_SCALE_TOP = 63, Q4_TRIALS = 20 };
+/* They differ in the largest level, 15 or 31. */
+enum { Q4_RUN = 32, Q4_RUNS = 8, Q4_TOP = 15, Q5_TOP = 31, Q4_SCALE_TOP = 63, Q4_TRIALS = 20 };
 
 /* Least squares of x on s q - min with s, min >= 0, q given by its moments. False where there is none. */
 static bool q4_regress(const moments *m, float *s, float *min)
@@ -73,7 +74,7 @@ static bool q4_regress(const moments *m, float *s, float *min)
 }
 
 /* Real scale and min of one run. */
-static void q4_fit_run(const float *x, float *scale, float *min)
+static void q4_fit_run(const float *x, float top, float *scale, float *min)
 {
     float lo = 0, hi = 0;
     for (size_t i = 0; i < Q4_RUN; i++) {
@@ -85,8 +86,8 @@ static void q4_fit_run(const float *x, float *scale, float *min)
     if (!(hi > lo)) return;
     double best = INFINITY;
     for (int trial = 0; trial <= Q4_TRIALS; trial++) {
-        const float levels = Q4_TOP - 1.0f + 0.1f * (float)trial; /* above 15 the largest x is clipped */
-        const moments m = run_moments(x, Q4_RUN, lo, levels / (hi - lo), Q4_TOP, 0);
+        const float levels = top - 1.0f + 0.1f * (float)trial; /* above `top` the largest x is clipped */
+        const moments m = run_moments(x, Q4_RUN, lo, levels / (hi - lo), top, 0);
         float s, b;
         if (!q4_regress(&m, &s, &b)) continue;
         const double error = moments_error(&m, Q4_RUN, s, -b);
@@ -99,7 +100,7 @@ static void q4_fit_run(const float *x, float *scale, float *min)
 }
 
 /* Moves the integers of one run to the neighbours with the least error. */
-static void q4_refine_run(const float *x, float d, float dmin, int *scale, int *min)
+static void q4_refine_run(const float *x, float top, float d, float dmin, int *scale, int *min)
 {
     const int scale0 = *scale, min0 = *min;
     double best = INFINITY;
@@ -107,7 +108,7 @@ static void q4_refine_run(const float *x, float d, float dmin, int *scale, int *
         for (int b = min0 - 1; b <= min0 + 1; b++) {
             if (s < 0 || s > Q4_SCALE_TOP || b < 0 || b > Q4_SCALE_TOP) continue;
             const float step = d * (float)s, base = -dmin * (float)b;
-            const moments m = run_moments(x, Q4_RUN, base, step > 0 ? 1 / step : 0, Q4_TOP, 0);
+            const moments m = run_moments(x, Q4_RUN, base, step > 0 ? 1 / step : 0, top, 0);
             const double error = moments_error(&m, Q4_RUN, step, base);
             if (error < best) {
                 best = error;
@@ -138,46 +139,79 @@ static float block_factor(const float *v, size_t n, float top, uint8_t *out)
     return f16_to_f32(h);
 }
 
-static void q4_quantize_block(const float *x, uint8_t *out)
+/* The block up to its scales into out, the levels 0..top into q. */
+static void q4_fit_block(const float *x, float top, uint8_t *out, uint8_t *q)
 {
     float real_scale[Q4_RUNS], real_min[Q4_RUNS];
     int scale[Q4_RUNS], min[Q4_RUNS];
-    for (size_t r = 0; r < Q4_RUNS; r++) q4_fit_run(x + r * Q4_RUN, &real_scale[r], &real_min[r]);
+    for (size_t r = 0; r < Q4_RUNS; r++) q4_fit_run(x + r * Q4_RUN, top, &real_scale[r], &real_min[r]);
     const float d = block_factor(real_scale, Q4_RUNS, Q4_SCALE_TOP, out);
     const float dmin = block_factor(real_min, Q4_RUNS, Q4_SCALE_TOP, out + Q4_K_DMIN);
-    memset(out + Q4_K_QUANTS, 0, Q4_K_BYTES - Q4_K_QUANTS);
     for (size_t r = 0; r < Q4_RUNS; r++) {
         scale[r] = d > 0 ? (int)nearest_in(real_scale[r] / d, Q4_SCALE_TOP) : 0;
         min[r] = dmin > 0 ? (int)nearest_in(real_min[r] / dmin, Q4_SCALE_TOP) : 0;
-        q4_refine_run(x + r * Q4_RUN, d, dmin, &scale[r], &min[r]);
+        q4_refine_run(x + r * Q4_RUN, top, d, dmin, &scale[r], &min[r]);
         const float step = d * (float)scale[r], base = -dmin * (float)min[r], inverse = step > 0 ? 1 / step : 0;
-        for (size_t i = 0; i < Q4_RUN; i++) {
-            const int q = (int)nearest_in((x[r * Q4_RUN + i] - base) * inverse, Q4_TOP);
-            out[Q4_K_QUANTS + r / 2 * Q4_RUN + i] |= (uint8_t)(q << 4 * (r & 1));
-        }
+        for (size_t i = r * Q4_RUN; i < (r + 1) * Q4_RUN; i++) q[i] = (uint8_t)nearest_in((x[i] - base) * inverse, top);
     }
     q4_pack_scales(scale, min, out + Q4_K_SCALES);
 }
 
+/* Nibbles of runs 2k and 2k + 1 share bytes. */
+static void q4_pack_nibbles(const uint8_t *q, uint8_t *out)
+{
+    for (size_t i = 0; i < BLOCK / 2; i++) {
+        const size_t at = i / Q4_RUN * 2 * Q4_RUN + i % Q4_RUN;
+        out[i] = (uint8_t)((q[at] & 15) | (q[at + Q4_RUN] & 15) << 4);
+    }
+}
+
 void q4_k_quantize(const float *row, uint8_t *out, size_t blocks)
 {
-    for (size_t b = 0; b < blocks; b++) q4_quantize_block(row + b * BLOCK, out + b * Q4_K_BYTES);
+    for (size_t b = 0; b < blocks; b++, row += BLOCK, out += Q4_K_BYTES) {
+        uint8_t q[BLOCK];
+        q4_fit_block(row, Q4_TOP, out, q);
+        q4_pack_nibbles(q, out + Q4_K_QUANTS);
+    }
+}
+
+void q5_k_quantize(const float *row, uint8_t *out, size_t blocks)
+{
+    for (size_t b = 0; b < blocks; b++, row += BLOCK, out += Q5_K_BYTES) {
+        uint8_t q[BLOCK];
+        q4_fit_block(row, Q5_TOP, out, q);
+        q4_pack_nibbles(q, out + Q5_K_QUANTS);
+        memset(out + Q5_K_HIGH, 0, Q4_RUN);
+        for (size_t i = 0; i < BLOCK; i++) out[Q5_K_HIGH + i % Q4_RUN] |= (uint8_t)(q[i] >> 4 << i / Q4_RUN);
+    }
+}
+
+/* high: fifth bits [32], or NULL. */
+static void q4_dequantize_block(const uint8_t *block, const uint8_t *quants, const uint8_t *high, float *out)
+{
+    const float d = f16_to_f32(load_u16(block)), dmin = f16_to_f32(load_u16(block + Q4_K_DMIN));
+    uint64_t scale, min;
+    q4_k_scales(block + Q4_K_SCALES, &scale, &min);
+    for (size_t r = 0; r < Q4_RUNS; r++, out += Q4_RUN) {
+        const float step = d * (float)(scale >> 8 * r & 0xff), base = dmin * (float)(min >> 8 * r & 0xff);
+        const uint8_t *q = quants + r / 2 * Q4_RUN;
+        for (size_t i = 0; i < Q4_RUN; i++) {
+            const int fifth = high ? (high[i] >> r & 1) << 4 : 0;
+            out[i] = step * (float)((q[i] >> 4 * (r & 1) & 15) | fifth) - base;
+        }
+    }
 }
 
 void q4_k_dequantize(const uint8_t *row, float *out, size_t blocks)
 {
-    for (size_t b = 0; b < blocks; b++, row += Q4_K_BYTES, out += BLOCK) {
-        const float d = f16_to_f32(load_u16(row)), dmin = f16_to_f32(load_u16(row + Q4_K_DMIN));
-        uint64_t scale, min;
-        q4_k_scales(row + Q4_K_SCALES, &scale, &min);
-        for (size_t r = 0; r < Q4_RUNS; r++) {
-            const float step = d * (float)(scale >> 8 * r & 0xff), base = dmin * (float)(min >> 8 * r & 0xff);
-            const uint8_t *q = row + Q4_K_QUANTS + r / 2 * Q4_RUN;
-            for (size_t i = 0; i < Q4_RUN; i++) {
-                out[r * Q4_RUN + i] = step * (float)(q[i] >> 4 * (r & 1) & 15) - base;
-            }
-        }
-    }
+    for (size_t b = 0; b < blocks; b++, row += Q4_K_BYTES, out += BLOCK)
+        q4_dequantize_block(row, row + Q4_K_QUANTS, NULL, out);
+}
+
+void q5_k_dequantize(const uint8_t *row, float *out, size_t blocks)
+{
+    for (size_t b = 0; b < blocks; b++, row += Q5_K_BYTES, out += BLOCK)
+        q4_dequantize_block(row, row + Q5_K_QUANTS, row + Q5_K_HIGH, out);
 }
 
 /* ---- Q6_K ---------------------------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
  * on the stack (level-1 cache), then passed over by groups of TILE_TOKENS tokens, whose sums for MANY_UNITS units stay
  * in registers. Either way an element gets one operation a row, rows ascending:
  *
- *     y[c] = fma(a_j * factor, q, y[c])      Q8_0, Q4_0, Q6_K: q small integers, the factor goes to the token's side
+ *     y[c] = fma(a_j * factor, q, y[c])      Q8_0, Q4_0, Q5_0, Q6_K: q small integers, the factor goes to the token
  *     y[c] = fma(a_j, w, y[c])               the others: w the weight itself
  *
  * so its bits depend on the rows and the token alone. Columns after the last whole unit (F32, F16, BF16 only) are done
@@ -22,7 +22,7 @@ enum { UNIT_VECTORS = UNIT / VL };
 /* Scales inside the factor of a token: one or two runs a unit, or none. */
 INLINE size_t runs_of(dtype type)
 {
-    return type == DTYPE_Q6_K ? 2 : type == DTYPE_Q4_0 || type == DTYPE_Q8_0 ? 1 : 0;
+    return type == DTYPE_Q6_K ? 2 : type == DTYPE_Q4_0 || type == DTYPE_Q5_0 || type == DTYPE_Q8_0 ? 1 : 0;
 }
 
 INLINE size_t block_bytes(dtype type)
@@ -32,8 +32,16 @@ INLINE size_t block_bytes(dtype type)
         return Q8_0_BYTES;
     case DTYPE_Q4_0:
         return Q4_0_BYTES;
+    case DTYPE_Q4_1:
+        return Q4_1_BYTES;
+    case DTYPE_Q5_0:
+        return Q5_0_BYTES;
+    case DTYPE_Q5_1:
+        return Q5_1_BYTES;
     case DTYPE_Q4_K:
         return Q4_K_BYTES;
+    case DTYPE_Q5_K:
+        return Q5_K_BYTES;
     case DTYPE_Q6_K:
         return Q6_K_BYTES;
     default:
@@ -41,10 +49,15 @@ INLINE size_t block_bytes(dtype type)
     }
 }
 
+INLINE size_t block_columns(dtype type)
+{
+    if (type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K) return STRIP;
+    return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16 ? 1 : UNIT;
+}
+
 INLINE size_t strip_bytes(dtype type)
 {
-    const size_t block = type == DTYPE_Q4_K || type == DTYPE_Q6_K ? STRIP : runs_of(type) ? UNIT : 1;
-    return STRIP / block * block_bytes(type);
+    return STRIP / block_columns(type) * block_bytes(type);
 }
 
 /* A tile of rows in one strip. */
@@ -55,9 +68,13 @@ typedef struct tile {
 
 INLINE void decode_tile(dtype type, const tile *in, float (*s)[16])
 {
-    if (type == DTYPE_Q4_0 || type == DTYPE_Q8_0) {
-        for (size_t u = 0; u < in->units; u++) f16_column(in->w + u * block_bytes(type), in->stride, in->rows, s[u]);
-    } else if (type == DTYPE_Q4_K) {
+    if (block_columns(type) == UNIT) {
+        for (size_t u = 0; u < in->units; u++) {
+            const uint8_t *block = in->w + u * block_bytes(type);
+            f16_column(block, in->stride, in->rows, s[u]);
+            if (!runs_of(type)) f16_column(block + 2, in->stride, in->rows, s[STRIP_UNITS + u]);
+        }
+    } else if (type == DTYPE_Q4_K || type == DTYPE_Q5_K) {
         for (size_t j = 0; j < in->rows; j++) decode_q4_k(in->w + j * in->stride, s[j]);
     } else if (type == DTYPE_Q6_K) {
         for (size_t j = 0; j < in->rows; j++) decode_q6_k(in->w + j * in->stride, s[j]);
@@ -279,7 +296,11 @@ ACCUMULATE_DEFINE(F16)
 ACCUMULATE_DEFINE(BF16)
 ACCUMULATE_DEFINE(Q8_0)
 ACCUMULATE_DEFINE(Q4_0)
+ACCUMULATE_DEFINE(Q4_1)
+ACCUMULATE_DEFINE(Q5_0)
+ACCUMULATE_DEFINE(Q5_1)
 ACCUMULATE_DEFINE(Q4_K)
+ACCUMULATE_DEFINE(Q5_K)
 ACCUMULATE_DEFINE(Q6_K)
 
 static void run_type(dtype type, const accumulate_args *args)
@@ -296,8 +317,16 @@ static void run_type(dtype type, const accumulate_args *args)
         return run_Q8_0(args);
     case DTYPE_Q4_0:
         return run_Q4_0(args);
+    case DTYPE_Q4_1:
+        return run_Q4_1(args);
+    case DTYPE_Q5_0:
+        return run_Q5_0(args);
+    case DTYPE_Q5_1:
+        return run_Q5_1(args);
     case DTYPE_Q4_K:
         return run_Q4_K(args);
+    case DTYPE_Q5_K:
+        return run_Q5_K(args);
     case DTYPE_Q6_K:
         return run_Q6_K(args);
     case DTYPE_NONE:

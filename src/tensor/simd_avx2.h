@@ -196,7 +196,7 @@ INLINE vf bytes_to_floats(uint64_t bytes)
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
 }
 
-/* Of a Q4_K block: the scales d s_r of its eight runs, and -dmin m_r. */
+/* Of a Q4_K or Q5_K block: the scales d s_r of its eight runs, and -dmin m_r. */
 INLINE void q4_k_factors(const uint8_t *block, vf *step, vf *base)
 {
     uint64_t scale, min;

@@ -181,7 +181,12 @@ INLINE void f16_column(const uint8_t *p, size_t stride, size_t count, float *out
     v_store(out, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)));
 }
 
-/* Of a Q4_K block: the scales d s_r of its eight runs in the low half, -dmin m_r in the high half. */
+INLINE vf broadcast_f16(const uint8_t *p)
+{
+    return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(p))));
+}
+
+/* Of a Q4_K or Q5_K block: the scales d s_r of its eight runs in the low half, -dmin m_r in the high half. */
 INLINE vf q4_k_factors(const uint8_t *block)
 {
     uint64_t scale, min;

@@ -38,10 +38,18 @@ INLINE size_t chunk_bytes(dtype type)
     switch (type) {
     case DTYPE_Q4_0:
         return CHUNK_BLOCKS * Q4_0_BYTES;
+    case DTYPE_Q4_1:
+        return CHUNK_BLOCKS * Q4_1_BYTES;
+    case DTYPE_Q5_0:
+        return CHUNK_BLOCKS * Q5_0_BYTES;
+    case DTYPE_Q5_1:
+        return CHUNK_BLOCKS * Q5_1_BYTES;
     case DTYPE_Q8_0:
         return CHUNK_BLOCKS * Q8_0_BYTES;
     case DTYPE_Q4_K:
         return Q4_K_BYTES;
+    case DTYPE_Q5_K:
+        return Q5_K_BYTES;
     default:
         return Q6_K_BYTES;
     }
@@ -267,7 +275,11 @@ DOT_DEFINE(F16)
 DOT_DEFINE(BF16)
 DOT_DEFINE(Q8_0)
 DOT_DEFINE(Q4_0)
+DOT_DEFINE(Q4_1)
+DOT_DEFINE(Q5_0)
+DOT_DEFINE(Q5_1)
 DOT_DEFINE(Q4_K)
+DOT_DEFINE(Q5_K)
 DOT_DEFINE(Q6_K)
 
 static void run_type(dtype type, const dot_args *a, size_t tokens)
@@ -283,8 +295,16 @@ static void run_type(dtype type, const dot_args *a, size_t tokens)
         return run_Q8_0(a, tokens);
     case DTYPE_Q4_0:
         return run_Q4_0(a, tokens);
+    case DTYPE_Q4_1:
+        return run_Q4_1(a, tokens);
+    case DTYPE_Q5_0:
+        return run_Q5_0(a, tokens);
+    case DTYPE_Q5_1:
+        return run_Q5_1(a, tokens);
     case DTYPE_Q4_K:
         return run_Q4_K(a, tokens);
+    case DTYPE_Q5_K:
+        return run_Q5_K(a, tokens);
     case DTYPE_Q6_K:
         return run_Q6_K(a, tokens);
     case DTYPE_NONE:

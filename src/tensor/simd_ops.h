@@ -188,6 +188,43 @@ static void mix_f32(const float *p, const float *v, size_t stride, size_t count,
     mix(false, p, v, stride, count, acc, n);
 }
 
+/* ---- the same over Q8_0 ----------------------------------------------------------------------------------------- */
+
+enum { CACHED_VECTORS = ACT_BLOCK / VL };
+
+static void dot_q8_0(const float *q, const void *k, size_t stride, size_t count, float *out, size_t n)
+{
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *block = (const uint8_t *)k + i * stride;
+        vf sum = v_zero();
+        for (size_t c = 0; c < n; c += ACT_BLOCK, block += Q8_0_BYTES) {
+            vf part = v_zero();
+#pragma GCC unroll 4
+            for (size_t v = 0; v < CACHED_VECTORS; v++)
+                part = v_fma(v_load(q + c + v * VL), v_load_i8(block + 2 + v * VL), part);
+            sum = v_fma(broadcast_f16(block), part, sum);
+        }
+        out[i] = v_sum(sum);
+    }
+}
+
+static void mix_q8_0(const float *p, const void *v, size_t stride, size_t count, float *acc, size_t n)
+{
+    for (size_t c = 0; c < n; c += ACT_BLOCK) {
+        const uint8_t *block = (const uint8_t *)v + c / ACT_BLOCK * Q8_0_BYTES;
+        vf sums[CACHED_VECTORS];
+#pragma GCC unroll 4
+        for (size_t k = 0; k < CACHED_VECTORS; k++) sums[k] = v_load(acc + c + k * VL);
+        for (size_t i = 0; i < count; i++, block += stride) {
+            const vf factor = v_mul(v_set1(p[i]), broadcast_f16(block));
+#pragma GCC unroll 4
+            for (size_t k = 0; k < CACHED_VECTORS; k++) sums[k] = v_fma(factor, v_load_i8(block + 2 + k * VL), sums[k]);
+        }
+#pragma GCC unroll 4
+        for (size_t k = 0; k < CACHED_VECTORS; k++) v_store(acc + c + k * VL, sums[k]);
+    }
+}
+
 static void f32_to_f16_row(const float *x, uint16_t *out, size_t n)
 {
     size_t i = 0;
