@@ -52,7 +52,7 @@ static mp_status run_tokens(mp_engine *engine, const logits_options *o, const in
 static mp_status write_logits(const mp_model *model, const logits_options *o, const int32_t *ids, size_t n,
                               mp_error *err)
 {
-    static const mp_kv_type types[] = {MP_KV_F32, MP_KV_F16};
+    static const mp_kv_type types[] = {MP_KV_F32, MP_KV_F16, MP_KV_Q8_0};
     const mp_engine_params params = {.threads = o->common.threads,
                                      .isa = o->common.isa,
                                      .n_ctx = (uint32_t)n,
@@ -99,7 +99,7 @@ static int run(const cli_command *self, const void *options)
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
 }
 
-static const char *const kv_types[] = {"f32", "f16", NULL};
+static const char *const kv_types[] = {"f32", "f16", "q8_0", NULL};
 
 #define AT(member) offsetof(logits_options, member)
 
@@ -130,7 +130,7 @@ static const option_spec specs[] = {
      .offset = AT(kv_type),
      .argument = "TYPE",
      .choices = kv_types,
-     .help = "type of the KV cache: f32 or f16"},
+     .help = "type of the KV cache: f32, f16 or q8_0"},
     {.name = "batch",
      .letter = 'b',
      .kind = OPTION_U32,

@@ -87,11 +87,16 @@ static mp_status choose_types(refactor *r, mp_error *err)
     return MP_OK;
 }
 
+/* Mean budgets on texts unlike the calibration's come out up to 5 % larger: thresholds aim below the share, so that
+ * what is really used is at most the rung's. */
+#define THRESHOLD_AIM 0.95
+
 static void choose_ladder(refactor *r)
 {
     const double full = moe_full_budget(&r->split);
     for (size_t i = 0; i < LADDER_N_SHARES; i++) {
         double budget = LADDER_SHARES[i] * full;
+        if (i && r->p.select == MP_SELECT_THRESHOLD) budget *= THRESHOLD_AIM;
         if (budget < 1) budget = 1;
         if (r->p.select == MP_SELECT_TOPK) budget = (double)(uint32_t)(budget + 0.5);
         if (r->n_points && budget >= r->budgets[r->n_points - 1]) continue; /* few sub-experts: rungs coincide */

@@ -31,15 +31,17 @@ typedef struct split_job {
     uint32_t first;          /* expert of the wave */
 } split_job;
 
-/* A rank whose gate costs at most this share of the full expert compute. Measured on the demo model: quality rises with
- * the rank until the probes are whole, and past this its price outgrows what it saves. */
-#define GATE_SHARE_LIMIT 0.045
+/* Shares of the full expert compute that a gate may cost: whole probes where they stay below the first, else the rank
+ * that stays below the second. Measured on the demo models: at a given expert compute quality rises with the rank until
+ * the probes are whole. At real sizes whole probes cost 1 to 2 %. */
+#define WHOLE_SHARE_LIMIT 0.09
+#define RANK_SHARE_LIMIT  0.045
 
 uint32_t split_default_rank(const moe_shape *s)
 {
     const double full = 3.0 * s->n_used * s->width * s->d, subs = moe_full_budget(s);
-    if (subs * s->d <= GATE_SHARE_LIMIT / 4 * full) return 0;
-    const uint32_t rank = (uint32_t)(GATE_SHARE_LIMIT * full / (s->d + subs)) / 32 * 32;
+    if (subs * s->d <= WHOLE_SHARE_LIMIT * full) return 0;
+    const uint32_t rank = (uint32_t)(RANK_SHARE_LIMIT * full / (s->d + subs)) / 32 * 32;
     if (rank == 0) return 32 < s->d ? 32 : 0;
     return rank < s->d ? rank : 0;
 }
