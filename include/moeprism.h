@@ -124,6 +124,7 @@ mp_status mp_model_find_point(const mp_model *model, mp_quality_kind kind, doubl
 enum {
     MP_TOKENIZE_BOS = 1,     /* begin with BOS where the file's rules say so */
     MP_TOKENIZE_SPECIAL = 2, /* recognise control tokens written out in the text */
+    MP_TOKENIZE_EOS = 4,     /* end with EOS where the file's rules say so: a whole text, not one to go on with */
 };
 
 /* Ids of `text` [len] into ids [cap]; *n is the number needed, MP_E_LIMIT when it is over cap. Text need not be valid
@@ -133,9 +134,33 @@ mp_status mp_tokenize(const mp_model *model, const char *text, size_t len, unsig
 /* Bytes of one token, not terminated and perhaps part of a UTF-8 sequence; control tokens give none unless `special`.
  * Returns the number of bytes; writes at most cap of them. An id out of range gives 0. */
 size_t mp_token_bytes(const mp_model *model, int32_t id, bool special, char *buf, size_t cap);
+/* Bytes of a text's tokens, in the same manner: those of its tokens one after the other, without the space that
+ * SentencePiece puts before a text. */
+size_t mp_detokenize(const mp_model *model, const int32_t *ids, size_t n, bool special, char *buf, size_t cap);
 int32_t mp_token_bos(const mp_model *model); /* -1: none */
 int32_t mp_token_eos(const mp_model *model);
 bool mp_token_ends_text(const mp_model *model, int32_t id); /* any end-of-generation token */
+
+/* One turn of a conversation; both texts are terminated. */
+typedef struct mp_chat_message {
+    const char *role; /* "system" (also "developer"), "user" or "assistant" */
+    const char *content;
+} mp_chat_message;
+
+/* The family of the model's chat template, NULL where the file has none or one of no known family. */
+const char *mp_chat_family(const mp_model *model);
+/* The i-th family there is, NULL past the end. */
+const char *mp_chat_family_name(size_t i);
+
+/* Ids of a conversation, BOS included where the model wants one, as mp_tokenize() gives them. `family` overrules the
+ * model's own template, NULL asks for that; MP_E_UNSUPPORTED names the families where it is none. add_assistant: ends
+ * where the model's reply begins. Control tokens come from the template only: in a message they are plain text. */
+mp_status mp_chat_tokenize(const mp_model *model, const char *family, const mp_chat_message *messages, size_t n,
+                           bool add_assistant, int32_t *ids, size_t cap, size_t *n_ids, mp_error *err);
+/* The same as a text, without the leading BOS, for showing and logging: to tokenize it would let messages smuggle
+ * control tokens. The caller frees *out. */
+mp_status mp_chat_format(const mp_model *model, const char *family, const mp_chat_message *messages, size_t n,
+                         bool add_assistant, char **out, mp_error *err);
 
 /* ---- engine ------------------------------------------------------------------------------------------------ */
 

@@ -6,17 +6,13 @@
 
 static void assert_round_trip(const tokenizer *t, const char *text, size_t len)
 {
-    size_t n = 0, at = 0;
+    size_t n = 0;
     int32_t *ids = encode(t, text, len, 0, &n);
-    for (size_t i = 0; i < n; i++) {
-        char bytes[256];
-        size_t got = tokenizer_decode(t, ids[i], false, bytes, sizeof bytes);
-        assert_in_range(got, 1, sizeof bytes);
-        assert_true(at + got <= len);
-        assert_memory_equal(bytes, text + at, got);
-        at += got;
-    }
-    assert_int_equal(at, len);
+    char *back = malloc(len + 1);
+    assert_non_null(back);
+    assert_int_equal(tokenizer_decode_all(t, ids, n, false, back, len), len);
+    assert_memory_equal(back, text, len);
+    free(back);
     free(ids);
 }
 
@@ -99,6 +95,12 @@ static void test_golden_deepseek_coder(void **state)
 {
     (void)state;
     check_golden("deepseek-coder");
+}
+
+static void test_golden_llama_spm(void **state)
+{
+    (void)state;
+    check_golden("llama-spm");
 }
 
 /* ---- arbitrary bytes on a real vocabulary ---- */
@@ -395,11 +397,17 @@ static void test_whole_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_gpt2),         cmocka_unit_test(test_golden_refact),
-        cmocka_unit_test(test_golden_deepseek_llm), cmocka_unit_test(test_golden_deepseek_coder),
-        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_words),
-        cmocka_unit_test(test_characters),          cmocka_unit_test(test_merges),
-        cmocka_unit_test(test_long_words),          cmocka_unit_test(test_whole_words),
+        cmocka_unit_test(test_golden_gpt2),
+        cmocka_unit_test(test_golden_refact),
+        cmocka_unit_test(test_golden_deepseek_llm),
+        cmocka_unit_test(test_golden_deepseek_coder),
+        cmocka_unit_test(test_golden_llama_spm),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_characters),
+        cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_long_words),
+        cmocka_unit_test(test_whole_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

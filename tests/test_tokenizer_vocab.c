@@ -13,7 +13,7 @@ static void fill_sample(void)
     sample_token(&s, "<tool>", TOKEN_USER_DEFINED);
     sample_token(&s, "<tool>s", TOKEN_USER_DEFINED);
     sample_token(&s, "<unk>", TOKEN_UNKNOWN);
-    sample_token(&s, "[PAD]", TOKEN_UNUSED);
+    sample_token(&s, "[GAP]", TOKEN_UNUSED);
     sample_merge(&s, "h i", "hi");
 }
 
@@ -29,7 +29,7 @@ static void test_special(void **state)
     ASSERT_IDS(t, "hi<|im_end|>", MP_TOKENIZE_SPECIAL, WORD, END);
     ASSERT_IDS(t, "<unk><|im_end|><|im_end", MP_TOKENIZE_SPECIAL, UNKNOWN, END, '<', '|', 'i', 'm', '_', 'e', 'n', 'd');
     ASSERT_IDS(t, "<unk>", 0, '<', 'u', 'n', 'k', '>');
-    ASSERT_IDS(t, "[PAD]", MP_TOKENIZE_SPECIAL, '[', 'P', 'A', 'D', ']');
+    ASSERT_IDS(t, "[GAP]", MP_TOKENIZE_SPECIAL, '[', 'G', 'A', 'P', ']');
     size_t n = 1;
     assert_ok(tokenizer_encode(t, NULL, 0, 0, NULL, 0, &n, &err), &err);
     assert_int_equal(n, 0);
@@ -143,7 +143,7 @@ static void test_decode(void **state)
     assert_decodes(t, END, true, "<|im_end|>");
     assert_decodes(t, UNKNOWN, false, "");
     assert_decodes(t, SPARE, false, "");
-    assert_decodes(t, SPARE, true, "[PAD]");
+    assert_decodes(t, SPARE, true, "[GAP]");
     assert_decodes(t, -1, true, "");
     assert_decodes(t, (int32_t)s.n_tokens, true, "");
     assert_decodes(t, INT32_MIN, true, "");
@@ -285,8 +285,8 @@ static void test_refused_keys(void **state)
     assert_refused(bos_without_id, MP_E_FORMAT, "tokenizer.ggml.add_bos_token is true but");
     s.model = NULL;
     assert_refused(NULL, MP_E_FORMAT, "tokenizer.ggml.model is missing: the file has no tokenizer");
-    s.model = "llama";
-    assert_refused(NULL, MP_E_UNSUPPORTED, "tokenizer.ggml.model = \"llama\": not supported");
+    s.model = "bert";
+    assert_refused(NULL, MP_E_UNSUPPORTED, "tokenizer.ggml.model = \"bert\": not supported; what is: \"gpt2\"");
     s.pre = "klingon";
     assert_refused(NULL, MP_E_UNSUPPORTED, "tokenizer.ggml.pre = \"klingon\": not supported; what is");
     s.pre = "";

@@ -54,9 +54,10 @@ static UNUSED_OK tokenizer *make_ok(const vocab_sample *s, sample_tweak tweak)
 /* The caller frees. */
 static int32_t *encode(const tokenizer *t, const char *text, size_t len, unsigned flags, size_t *n)
 {
-    int32_t *ids = malloc((len + 2) * sizeof *ids); /* bytes never become more tokens than they are, but BOS */
+    size_t cap = len + 4; /* bytes never become more tokens than they are, but BOS, EOS and SentencePiece's space */
+    int32_t *ids = malloc(cap * sizeof *ids);
     assert_non_null(ids);
-    assert_ok(tokenizer_encode(t, text, len, flags, ids, len + 2, n, &err), &err);
+    assert_ok(tokenizer_encode(t, text, len, flags, ids, cap, n, &err), &err);
     return ids;
 }
 

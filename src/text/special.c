@@ -8,6 +8,7 @@
  * further byte narrows by binary search, and no number of special tokens makes a long text slow. */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "text/vocab.h"
 
@@ -19,6 +20,10 @@ static const char *const end_names[] = {
     "<|eom_id|>",
     "<|end|>",
     "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<turn|>",
     "<end_of_turn>",
     "<end_of_utterance>",
     "<｜end▁of▁sentence｜>", /* DeepSeek */
@@ -29,6 +34,19 @@ static const char *const end_names[] = {
     "[EOS]",
     "<eos>",
     "</s>",
+    "[e~[",
+    /* where code models end what they fill in: padding, the next file, the next repository */
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
 };
 
 /* *id is left alone where the key is missing. */
@@ -47,6 +65,7 @@ mp_status vocab_init_roles(vocab *v, const gguf *g, mp_error *err)
     int32_t eot = -1, eom = -1;
     MP_TRY(read_id(v, g, "tokenizer.ggml.bos_token_id", &v->bos, err));
     MP_TRY(read_id(v, g, "tokenizer.ggml.eos_token_id", &v->eos, err));
+    MP_TRY(read_id(v, g, "tokenizer.ggml.unknown_token_id", &v->unknown, err));
     MP_TRY(read_id(v, g, "tokenizer.ggml.eot_token_id", &eot, err));
     MP_TRY(read_id(v, g, "tokenizer.ggml.eom_token_id", &eom, err));
     if (v->eos >= 0) v->ends_text[v->eos] = true;
@@ -61,6 +80,35 @@ mp_status vocab_init_roles(vocab *v, const gguf *g, mp_error *err)
         v->kind[id] = TOKEN_CONTROL;
     }
     return MP_OK;
+}
+
+/* Whether a name holds a word, in any case. */
+static bool has_word(gguf_string name, const char *word)
+{
+    size_t len = strlen(word);
+    for (size_t at = 0; at + len <= name.len; at++)
+        if (strncasecmp(name.data + at, word, len) == 0) return true;
+    return false;
+}
+
+/* The attribute is in the model's own tokenizer but not in GGUF files: known by the model's name. */
+mp_status vocab_init_strips(vocab *v, const gguf *g, mp_error *err)
+{
+    gguf_string name;
+    if (!gguf_has(g, "general.name")) return MP_OK;
+    MP_TRY(gguf_get_string(g, "general.name", &name, err));
+    v->strips = has_word(name, "phi-3") || has_word(name, "phi3");
+    return MP_OK;
+}
+
+bool vocab_strips_right(const vocab *v, int32_t id)
+{
+    static const char *const others[] = {"<unk>", "<s>", "<|endoftext|>"};
+    if (!v->strips) return false;
+    gguf_string text = vocab_text(v, (uint32_t)id);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (text.len == strlen(others[i]) && memcmp(text.data, others[i], text.len) == 0) return false;
+    return true;
 }
 
 static bool is_special(const vocab *v, uint32_t id)
@@ -106,7 +154,27 @@ static size_t lower_bound(const vocab *v, size_t from, size_t to, size_t depth, 
     return from;
 }
 
-int32_t vocab_match_special(const vocab *v, const char *text, size_t len, bool control, size_t *matched)
+static bool encloses(gguf_string text, const char *head, const char *tail)
+{
+    size_t n = strlen(head), m = strlen(tail);
+    return text.len >= n + m && memcmp(text.data, head, n) == 0 && memcmp(text.data + text.len - m, tail, m) == 0;
+}
+
+/* "<|user|>" and such, which some files mark as user-defined. */
+static bool looks_like_control(gguf_string text)
+{
+    return encloses(text, "<|", "|>") || encloses(text, "<｜", "｜>") || encloses(text, "[/", "]") ||
+           encloses(text, "[INST", "]") || encloses(text, "<start_of_", ">") || encloses(text, "<end_of_", ">");
+}
+
+static bool is_accepted(const vocab *v, uint32_t id, bool within_control, bool guard)
+{
+    if (within_control) return true;
+    return v->kind[id] == TOKEN_USER_DEFINED && !(guard && looks_like_control(vocab_text(v, id)));
+}
+
+int32_t vocab_match_special(const vocab *v, const char *text, size_t len, size_t control_len, bool guard,
+                            size_t *matched)
 {
     uint8_t byte = (uint8_t)text[0];
     size_t from = v->special_from[byte], to = v->special_from[byte + 1];
@@ -114,7 +182,7 @@ int32_t vocab_match_special(const vocab *v, const char *text, size_t len, bool c
     for (size_t depth = 1; from < to; depth++) {
         uint32_t id = v->special[from];
         if (vocab_text(v, id).len == depth) { /* a text sorts before those it begins */
-            if (control || v->kind[id] == TOKEN_USER_DEFINED) {
+            if (is_accepted(v, id, depth <= control_len, guard)) {
                 longest = (int32_t)id;
                 *matched = depth;
             }

@@ -147,7 +147,7 @@ static mp_status load_kinds(vocab *v, const gguf *g, mp_error *err)
 }
 
 /* Bytes of a token's text into out, never more than the text; a character outside the table stands for itself. */
-static size_t decode_text(gguf_string text, char *out)
+static size_t decode_characters(gguf_string text, char *out)
 {
     size_t n = 0;
     for (size_t at = 0; at < text.len;) {
@@ -167,31 +167,74 @@ static size_t decode_text(gguf_string text, char *out)
     return n;
 }
 
-static void decode_texts(vocab *v)
+/* U+2581 becomes a space. */
+static size_t decode_spaces(gguf_string text, char *out)
+{
+    size_t n = 0;
+    for (size_t at = 0; at < text.len;) {
+        bool space = text.len - at >= 3 && memcmp(text.data + at, "\xe2\x96\x81", 3) == 0;
+        out[n++] = space ? ' ' : text.data[at];
+        at += space ? 3 : 1;
+    }
+    return n;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The byte of "<0x2F>", -1 where the text is none. */
+static int byte_of_token(gguf_string text)
+{
+    if (text.len != 6 || memcmp(text.data, "<0x", 3) != 0 || text.data[5] != '>') return -1;
+    int high = hex_digit(text.data[3]), low = hex_digit(text.data[4]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
+static size_t decode_text(gguf_string text, enum token_kind kind, enum vocab_style style, char *out)
+{
+    int byte = kind == TOKEN_BYTE ? byte_of_token(text) : -1;
+    if (byte >= 0) {
+        *out = (char)byte;
+        return 1;
+    }
+    if (kind == TOKEN_NORMAL || kind == TOKEN_BYTE)
+        return style == VOCAB_SPM ? decode_spaces(text, out) : decode_characters(text, out);
+    memcpy(out, text.data, text.len);
+    return text.len;
+}
+
+static void decode_texts(vocab *v, enum vocab_style style)
 {
     size_t at = 0;
     for (uint32_t id = 0; id < v->n; id++) {
-        gguf_string text = vocab_text(v, id);
         v->bytes_at[id] = at;
-        if (v->kind[id] == TOKEN_NORMAL || v->kind[id] == TOKEN_BYTE) {
-            at += decode_text(text, v->bytes + at);
-        } else {
-            memcpy(v->bytes + at, text.data, text.len);
-            at += text.len;
-        }
+        at += decode_text(vocab_text(v, id), v->kind[id], style, v->bytes + at);
     }
     v->bytes_at[v->n] = at;
 }
 
-mp_status vocab_init(vocab *v, const gguf *g, mp_error *err)
+/* What files of this style mean where they do not say: <unk>, <s> and </s> come first. */
+static void init_defaults(vocab *v, enum vocab_style style)
 {
-    *v = (vocab){.bos = -1, .eos = -1};
+    if (style != VOCAB_SPM || v->n < 3) return;
+    v->unknown = 0;
+    v->bos = 1;
+    v->eos = 2;
+}
+
+mp_status vocab_init(vocab *v, const gguf *g, enum vocab_style style, mp_error *err)
+{
+    *v = (vocab){.bos = -1, .eos = -1, .unknown = -1};
     MP_TRY(load_texts(v, g, err));
+    init_defaults(v, style);
     MP_TRY(load_kinds(v, g, err));
     MP_TRY(index_texts(v, err));
     MP_TRY(vocab_init_roles(v, g, err));
+    MP_TRY(vocab_init_strips(v, g, err));
     MP_TRY(vocab_init_special(v, err));
-    decode_texts(v);
+    decode_texts(v, style);
     return MP_OK;
 }
 
@@ -205,5 +248,5 @@ void vocab_clear(vocab *v)
     free(v->ends_text);
     free(v->slots);
     free(v->special);
-    *v = (vocab){.bos = -1, .eos = -1};
+    *v = (vocab){.bos = -1, .eos = -1, .unknown = -1};
 }

@@ -17,6 +17,11 @@ enum token_kind { /* the values of tokenizer.ggml.token_type */
                   TOKEN_BYTE,
 };
 
+enum vocab_style {
+    VOCAB_BYTES, /* texts of GPT-2's characters for bytes */
+    VOCAB_SPM,   /* texts with U+2581 for spaces, and byte tokens <0x00> to <0xFF> */
+};
+
 typedef struct vocab {
     uint32_t n;
     char *text;      /* all tokens as the file writes them, one after the other */
@@ -29,11 +34,12 @@ typedef struct vocab {
     size_t n_slots;    /* a power of two */
     uint32_t *special; /* [n_special] ids of control, unknown and user-defined tokens in order of their text */
     size_t n_special;
-    size_t special_from[257]; /* the first of those whose text begins with this byte or a larger one */
-    int32_t bos, eos;         /* -1: none */
+    size_t special_from[257];  /* the first of those whose text begins with this byte or a larger one */
+    int32_t bos, eos, unknown; /* -1: none */
+    bool strips;               /* special tokens take the white space behind them */
 } vocab;
 
-mp_status vocab_init(vocab *v, const gguf *g, mp_error *err);
+mp_status vocab_init(vocab *v, const gguf *g, enum vocab_style style, mp_error *err);
 void vocab_clear(vocab *v);
 
 gguf_string vocab_text(const vocab *v, uint32_t id);
@@ -43,11 +49,16 @@ int32_t vocab_find(const vocab *v, const char *text, size_t len);
 /* Id of the ordinary token for these bytes, -1: none. */
 int32_t vocab_find_bytes(const vocab *v, const char *bytes, size_t len);
 /* The longest special token that text [len > 0] begins with, its length into *matched; -1: none. Control and unknown
- * tokens only where `control`. */
-int32_t vocab_match_special(const vocab *v, const char *text, size_t len, bool control, size_t *matched);
+ * tokens only where they end within text [control_len]; where `guard`, user-defined ones that look like control tokens
+ * too. */
+int32_t vocab_match_special(const vocab *v, const char *text, size_t len, size_t control_len, bool guard,
+                            size_t *matched);
+/* White space behind this special token is part of it. */
+bool vocab_strips_right(const vocab *v, int32_t id);
 
 /* special.c: vocab_init()'s second half. */
 mp_status vocab_init_roles(vocab *v, const gguf *g, mp_error *err);
+mp_status vocab_init_strips(vocab *v, const gguf *g, mp_error *err);
 mp_status vocab_init_special(vocab *v, mp_error *err);
 
 #endif
