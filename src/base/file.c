@@ -97,17 +97,51 @@ void file_map_close(file_map *map)
     *map = FILE_MAP_NONE;
 }
 
-void sha256_hex(const void *data, size_t len, char out[65])
+void file_map_release(const void *at, size_t len)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t before = (uintptr_t)at % page;
+    if (len) madvise((uint8_t *)(uintptr_t)at - before, len + before, MADV_DONTNEED); /* advice: failing is harmless */
+}
+
+/* ---- SHA-256 ---- */
+
+#define HASH_PIECE ((size_t)4 << 20)
+
+static void finish_hash(struct sha256_ctx *context, char out[65])
 {
     static const char digits[] = "0123456789abcdef";
-    struct sha256_ctx context;
     uint8_t digest[SHA256_DIGEST_SIZE];
-    sha256_init(&context);
-    sha256_update(&context, len, data);
-    sha256_digest(&context, sizeof digest, digest);
+    sha256_digest(context, sizeof digest, digest);
     for (size_t i = 0; i < sizeof digest; i++) {
         out[2 * i] = digits[digest[i] >> 4];
         out[2 * i + 1] = digits[digest[i] & 15];
     }
     out[64] = 0;
+}
+
+void sha256_hex(const void *data, size_t len, char out[65])
+{
+    struct sha256_ctx context;
+    sha256_init(&context);
+    sha256_update(&context, len, data);
+    finish_hash(&context, out);
+}
+
+mp_status file_sha256(const char *path, file_tick_fn tick, void *user, char out[65], mp_error *err)
+{
+    file_map map;
+    struct sha256_ctx context;
+    MP_TRY(file_map_open(path, &map, err));
+    mp_status status = MP_OK;
+    sha256_init(&context);
+    for (size_t at = 0; at < map.len && !status; at += HASH_PIECE) {
+        const size_t n = map.len - at < HASH_PIECE ? map.len - at : HASH_PIECE;
+        sha256_update(&context, n, (const uint8_t *)map.data + at);
+        file_map_release((const uint8_t *)map.data + at, n);
+        if (tick && !tick(user, at + n, map.len)) status = status_fail(err, MP_E_INTERRUPTED, "interrupted");
+    }
+    file_map_close(&map);
+    finish_hash(&context, out);
+    return status;
 }

@@ -35,7 +35,13 @@ mp_status file_atomic_commit(file_atomic *file, mp_error *err);
 void file_atomic_abort(file_atomic *file); /* NULL is fine */
 void file_atomic_unlink_all(void);         /* async-signal-safe */
 
+/* Bytes [at, at + len) of the mapping may leave memory; what is read of them later comes from the file again. */
+void file_map_release(const void *at, size_t len);
+
 /* Lower-case hex SHA-256 of data [len]. */
 void sha256_hex(const void *data, size_t len, char out[65]);
+/* The same of a file, read in pieces. `tick` (or NULL) hears of bytes done; false stops with MP_E_INTERRUPTED. */
+typedef bool (*file_tick_fn)(void *user, uint64_t done, uint64_t total);
+mp_status file_sha256(const char *path, file_tick_fn tick, void *user, char out[65], mp_error *err);
 
 #endif

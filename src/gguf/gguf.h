@@ -85,6 +85,8 @@ size_t gguf_alignment(const gguf *g);
 size_t gguf_n_tensors(const gguf *g);
 const gguf_tensor *gguf_tensor_at(const gguf *g, size_t i);
 const gguf_tensor *gguf_find_tensor(const gguf *g, const char *name); /* NULL: none */
+/* The tensor's bytes may leave memory; what is read of them later comes from the file again. */
+void gguf_release(const gguf *g, const gguf_tensor *t);
 
 size_t gguf_n_keys(const gguf *g);
 const char *gguf_key_name(const gguf *g, size_t i);

@@ -73,3 +73,8 @@ bool gguf_has(const gguf *g, const char *key)
 {
     return gguf_header_find(&g->head, key) != NULL;
 }
+
+void gguf_release(const gguf *g, const gguf_tensor *t)
+{
+    if (g->parts[t->part].map.data) file_map_release(t->data, t->bytes); /* memory of the caller's own stays */
+}

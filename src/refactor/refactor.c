@@ -3,6 +3,7 @@
 
 #include <cblas.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -42,6 +43,16 @@ mp_status refactor_progress(refactor *r, const char *stage, const char *unit, ui
 
 /* ---- layers ---- */
 
+/* The source may be larger than memory: what has been used of it goes. */
+static void release_layer(const refactor *r, uint32_t layer)
+{
+    const gguf *g = r->source->file;
+    char prefix[32];
+    const size_t len = (size_t)snprintf(prefix, sizeof prefix, "blk.%u.", layer);
+    for (size_t i = 0; i < gguf_n_tensors(g); i++)
+        if (!strncmp(gguf_tensor_at(g, i)->name, prefix, len)) gguf_release(g, gguf_tensor_at(g, i));
+}
+
 static mp_status refactor_experts(refactor *r, mp_error *err)
 {
     MP_TRY(split_layer(r, &r->results[r->layer], err));
@@ -61,6 +72,7 @@ static mp_status refactor_layers(refactor *r, mp_error *err)
         MP_TRY(profile_attention(r, err));
         if (r->layer >= done) MP_TRY(refactor_experts(r, err));
         if (!last) MP_TRY(profile_advance(r, err));
+        release_layer(r, r->layer);
     }
     r->in_layers = false;
     return MP_OK;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,22 +68,45 @@ static bool fits(dtype type, uint32_t width)
     return dtype_row_bytes(type, width) > 0;
 }
 
-/* The source's types, or the one asked for where its blocks fit; else the nearest that does. */
+/* Rows that are not whole blocks of 256 get the type of 32s next above, as llama.cpp has it. */
+static dtype fitting(dtype type, uint32_t width)
+{
+    static const dtype ABOVE[][2] = {{DTYPE_Q4_K, DTYPE_Q5_0}, {DTYPE_Q5_K, DTYPE_Q5_1}, {DTYPE_Q6_K, DTYPE_Q8_0}};
+    for (size_t i = 0; i < sizeof ABOVE / sizeof *ABOVE && !fits(type, width); i++)
+        if (type == ABOVE[i][0]) type = ABOVE[i][1];
+    return fits(type, width) ? type : DTYPE_F16;
+}
+
+/* llama.cpp's mixtures give the down matrices of half of the layers more bits: the first and last eighth and every
+ * third between. */
+static bool wants_more_bits(uint32_t layer, uint32_t n_layers)
+{
+    return layer < n_layers / 8 || layer >= 7 * n_layers / 8 || (layer - n_layers / 8) % 3 == 2;
+}
+
+/* What --type asks for in a layer; the source's types where it asks for nothing. */
+static mp_status asked_types(const refactor *r, uint32_t layer, dtype *gate_up, dtype *down, mp_error *err)
+{
+    const moe_weights *w = &r->source->moe[layer].w;
+    const char *name = r->p.type;
+    const bool q4 = name && !strcasecmp(name, "Q4_K_M"), q5 = name && !strcasecmp(name, "Q5_K_M");
+    *gate_up = w->gate.row_bytes >= w->up.row_bytes ? w->gate.type : w->up.type;
+    *down = w->down.type;
+    if (!name) return MP_OK;
+    *gate_up = *down = q4 ? DTYPE_Q4_K : q5 ? DTYPE_Q5_K : dtype_by_name(name);
+    if ((q4 || q5) && wants_more_bits(layer, r->source->hp.n_layers)) *down = DTYPE_Q6_K;
+    if (*gate_up != DTYPE_NONE) return MP_OK;
+    return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s, Q4_K_M, Q5_K_M", name, dtype_list());
+}
+
 static mp_status choose_types(refactor *r, mp_error *err)
 {
-    const dtype asked = r->p.type ? dtype_by_name(r->p.type) : DTYPE_NONE;
-    if (r->p.type && asked == DTYPE_NONE)
-        return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", r->p.type, dtype_list());
     for (uint32_t l = r->source->hp.n_dense; l < r->source->hp.n_layers; l++) {
-        const moe_weights *w = &r->source->moe[l].w;
         layer_result *out = &r->results[l];
-        out->gate_up_type = asked == DTYPE_NONE ? w->gate.type : asked;
-        out->down_type = asked == DTYPE_NONE ? w->down.type : asked;
-        if (!fits(out->gate_up_type, r->split.d))
-            return status_fail(err, MP_E_INVALID, "rows of %u are not whole blocks of %s: choose another --type",
-                               r->split.d, dtype_get(out->gate_up_type)->name);
-        if (!fits(out->down_type, r->split.tile))
-            out->down_type = fits(DTYPE_Q8_0, r->split.tile) ? DTYPE_Q8_0 : DTYPE_F32;
+        dtype gate_up, down;
+        MP_TRY(asked_types(r, l, &gate_up, &down, err));
+        out->gate_up_type = fitting(gate_up, r->split.d);
+        out->down_type = fitting(down, r->split.tile);
     }
     return MP_OK;
 }
@@ -159,6 +183,11 @@ static mp_status read_calibration(refactor *r, mp_error *err)
 
 /* ---- identity ---- */
 
+static bool tell_hashing(void *user, uint64_t done, uint64_t total)
+{
+    return refactor_progress(user, "hash", "bytes", done, total, NULL) == MP_OK;
+}
+
 /* Of a split model: the hash of its parts' hashes. */
 static mp_status hash_source(refactor *r, mp_error *err)
 {
@@ -167,12 +196,10 @@ static mp_status hash_source(refactor *r, mp_error *err)
     char *all = calloc((size_t)parts, 65);
     mp_status status = all ? MP_OK : status_no_memory(err, (size_t)parts * 65, "hashes");
     for (int i = 0; i < parts && !status; i++) {
-        file_map map;
-        status = file_map_open(gguf_part_path(g, i), &map, err);
-        if (status) break;
-        sha256_hex(map.data, map.len, all + (size_t)i * 64);
-        file_map_close(&map);
-        if (!status) status = refactor_progress(r, "hash", "files", (uint64_t)i + 1, (uint64_t)parts, err);
+        char sha[65];
+        refactor_stage(r);
+        status = file_sha256(gguf_part_path(g, i), tell_hashing, r, sha, err);
+        memcpy(all + (size_t)i * 64, sha, 64);
     }
     if (!status && parts == 1) memcpy(r->source_sha, all, 64);
     if (!status && parts > 1) sha256_hex(all, (size_t)parts * 64, r->source_sha);

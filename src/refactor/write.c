@@ -204,6 +204,7 @@ static mp_status write_tensors(const artifact *a, mp_error *err)
         if (layer_of(t->name, "ffn_up_exps.weight") >= 0 || layer_of(t->name, "ffn_down_exps.weight") >= 0) continue;
         if (layer < 0) {
             MP_TRY(gguf_writer_data(a->w, t->data, t->bytes, err));
+            gguf_release(from, t);
             continue;
         }
         MP_TRY(write_layer(a, (uint32_t)layer, err));
