@@ -1,4 +1,4 @@
-/* run: goes on with a text. */
+/* run: goes on with a text, or chats. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +16,12 @@
 
 typedef struct run_options {
     cli_common common;
-    const char *prompt, *file;
+    const char *prompt, *file, *chat_template, *system;
     quality_options quality;
     uint32_t override_experts, n_predict, n_ctx, top_k, repeat_last;
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t seed;
-    bool no_display_prompt;
+    bool no_display_prompt, chat;
 } run_options;
 
 static uint64_t random_seed(void)
@@ -45,33 +45,62 @@ static mp_status read_prompt(const run_options *o, char **text, size_t *len, mp_
     return status;
 }
 
-static mp_status once(generator *g, const run_options *o, mp_error *err)
+/* What went to standard output is ended and flushed, and the rest is told. */
+static mp_status finish(const generator *g, generate_end end, mp_error *err)
+{
+    puts("");
+    MP_TRY(cli_flush(err));
+    generator_print_stats(g, stderr);
+    if (end == GENERATE_END_CONTEXT)
+        fprintf(stderr, "stopped: the context of %u tokens is full (-c sets it)\n", g->n_ctx);
+    return MP_OK;
+}
+
+static mp_status once(generator *g, conversation *chat, const run_options *o, mp_error *err)
 {
     generate_end end;
     char *text = NULL;
     size_t len = 0;
     mp_status status = read_prompt(o, &text, &len, err);
     interrupt_catch(NULL);
-    if (status == MP_OK) status = generator_feed(g, text, len, err);
-    if (status == MP_OK) {
-        if (!o->no_display_prompt) fwrite(text, 1, len, stdout);
+    if (status == MP_OK && chat != NULL) {
+        status = conversation_ask(chat, text, o->n_predict, stdout, &end, err);
+    } else if (status == MP_OK) {
+        status = generator_feed(g, text, len, err);
+        if (status == MP_OK && !o->no_display_prompt) fwrite(text, 1, len, stdout);
         fflush(stdout);
-        status = generator_run(g, o->n_predict, stdout, &end, err);
+        if (status == MP_OK) status = generator_run(g, o->n_predict, stdout, &end, err);
     }
     free(text);
     const bool stopped = interrupt_seen();
     interrupt_release();
-    if (status != MP_OK) return status;
-    puts("");
-    status = cli_flush(err);
-    if (status != MP_OK) return status;
-    generator_print_stats(g, stderr);
-    if (end == GENERATE_END_CONTEXT)
-        fprintf(stderr, "stopped: the context of %u tokens is full (-c sets it)\n", g->n_ctx);
-    return stopped ? status_fail(err, MP_E_INTERRUPTED, "interrupted") : MP_OK;
+    if (status == MP_OK) status = finish(g, end, err);
+    if (status == MP_OK && stopped) status = status_fail(err, MP_E_INTERRUPTED, "interrupted");
+    return status;
 }
 
-static mp_status run_model(const mp_model *model, const run_options *o, bool dialogue, mp_error *err)
+static mp_status run_chat(generator *g, const run_options *o, mp_error *err)
+{
+    conversation chat;
+    MP_TRY(conversation_open(&chat, g, o->chat_template, o->system, err));
+    mp_status status;
+    if (o->prompt != NULL || o->file != NULL)
+        status = once(g, &chat, o, err);
+    else if (isatty(STDIN_FILENO))
+        status = interactive(g, &chat, o->n_predict, err);
+    else
+        status = conversation_lines(&chat, stdin, o->n_predict, err);
+    conversation_close(&chat);
+    return status;
+}
+
+static mp_status run_text(generator *g, const run_options *o, mp_error *err)
+{
+    const bool dialogue = o->prompt == NULL && o->file == NULL && isatty(STDIN_FILENO);
+    return dialogue ? interactive(g, NULL, o->n_predict, err) : once(g, NULL, o, err);
+}
+
+static mp_status run_model(const mp_model *model, const run_options *o, mp_error *err)
 {
     generator g;
     uint32_t point;
@@ -93,7 +122,7 @@ static mp_status run_model(const mp_model *model, const run_options *o, bool dia
     if (status == MP_OK) status = generator_open(&g, model, &engine, &sampling, err);
     if (status != MP_OK) return status;
     g.point = point;
-    status = dialogue ? interactive(&g, o->n_predict, err) : once(&g, o, err);
+    status = o->chat ? run_chat(&g, o, err) : run_text(&g, o, err);
     generator_close(&g);
     return status;
 }
@@ -106,10 +135,11 @@ static int run(const cli_command *self, const void *options)
     if (o->prompt != NULL && o->file != NULL) return cli_usage(self, "give one of --prompt and --file");
     if (quality_given(&o->quality) > 1)
         return cli_usage(self, "give one of --experts, --compute, --max-ppl-increase and --point");
-    const bool dialogue = o->prompt == NULL && o->file == NULL && isatty(STDIN_FILENO);
+    if (!o->chat && (o->chat_template != NULL || o->system != NULL))
+        return cli_usage(self, "option '--%s' needs --chat", o->system != NULL ? "system" : "chat-template");
     const mp_model_params params = {.override_experts = o->override_experts};
     if (mp_model_open(o->common.args[0], &params, &model, &err) != MP_OK) return cli_fail(&err);
-    const mp_status status = run_model(model, o, dialogue, &err);
+    const mp_status status = run_model(model, o, &err);
     mp_model_close(model);
     if (status == MP_E_INTERRUPTED) return STATUS_INTERRUPTED; /* who pressed Ctrl-C knows */
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
@@ -144,6 +174,20 @@ static const option_spec specs[] = {
      .min = 1,
      .max = 1 << 24,
      .help = "tokens of context (default: the model's, at most 4096)"},
+    {.name = "chat",
+     .kind = OPTION_FLAG,
+     .offset = AT(chat),
+     .help = "the text is a message, the model replies: one with -p or -f, else a conversation, line by line"},
+    {.name = "system",
+     .kind = OPTION_TEXT,
+     .offset = AT(system),
+     .argument = "TEXT",
+     .help = "what a chat begins with, for the model only"},
+    {.name = "chat-template",
+     .kind = OPTION_TEXT,
+     .offset = AT(chat_template),
+     .argument = "NAME",
+     .help = "write the chat as this family of models wants it (default: the model file's)"},
     {.name = "no-display-prompt",
      .kind = OPTION_FLAG,
      .offset = AT(no_display_prompt),
@@ -219,10 +263,11 @@ static const run_options defaults = {
 const cli_command cmd_run = {
     .name = "run",
     .arguments = "MODEL [-p TEXT | -f FILE] [options]",
-    .summary = "goes on with a text, at the quality asked for",
+    .summary = "goes on with a text, or chats, at the quality asked for",
     .details = "Writes the prompt and what the model makes of it. Without -p and -f the prompt is read from standard "
-               "input; where that is a terminal, a dialogue begins. Speed and the experts really used are told on "
-               "standard error.",
+               "input; where that is a terminal, a dialogue begins. With --chat the model replies to messages: -p or "
+               "-f is one, else every line of standard input; /clear begins anew, /exit leaves, Ctrl-C stops a reply. "
+               "Speed and the experts really used are told on standard error.",
     .example = "run model-prism.gguf --experts 2.25 -n 100 -p 'The old lighthouse'",
     .options = specs,
     .n_options = CLI_COUNT(specs),

@@ -13,7 +13,7 @@ enum { TOKEN_BYTES_MAX = 4096 };
 typedef struct tokenize_options {
     cli_common common;
     const char *prompt, *file;
-    bool ids, no_bos, no_special;
+    bool ids, no_bos, no_eos, no_special;
 } tokenize_options;
 
 static void print_tokens(const mp_model *model, const int32_t *ids, size_t n, bool ids_only)
@@ -41,7 +41,8 @@ static int tokenize(const cli_command *self, const void *options)
     char *text = NULL;
     int32_t *ids = NULL;
     size_t len = 0, n = 0;
-    const unsigned flags = (o->no_bos ? 0 : MP_TOKENIZE_BOS) | (o->no_special ? 0 : MP_TOKENIZE_SPECIAL);
+    const unsigned flags = (o->no_bos ? 0 : MP_TOKENIZE_BOS) | (o->no_eos ? 0 : MP_TOKENIZE_EOS) |
+                           (o->no_special ? 0 : MP_TOKENIZE_SPECIAL);
     if (o->prompt != NULL && o->file != NULL) return cli_usage(self, "give one of --prompt and --file");
     mp_status status = mp_model_open(o->common.args[0], &(mp_model_params){.vocab_only = true}, &model, &err);
     if (status == MP_OK && o->prompt == NULL) status = input_read(o->file, &text, &len, &err);
@@ -56,6 +57,17 @@ static int tokenize(const cli_command *self, const void *options)
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
 }
 
+static mp_status print_text(const mp_model *model, const int32_t *ids, size_t n, bool special, mp_error *err)
+{
+    const size_t len = mp_detokenize(model, ids, n, special, NULL, 0);
+    char *text = malloc(len + 1);
+    if (text == NULL) return status_no_memory(err, len + 1, "the text");
+    mp_detokenize(model, ids, n, special, text, len);
+    fwrite(text, 1, len, stdout);
+    free(text);
+    return MP_OK;
+}
+
 static int detokenize(const cli_command *self, const void *options)
 {
     (void)self;
@@ -63,16 +75,13 @@ static int detokenize(const cli_command *self, const void *options)
     const char *from = o->file != NULL ? o->file : "standard input";
     mp_error err;
     mp_model *model = NULL;
-    char *text = NULL, bytes[TOKEN_BYTES_MAX];
+    char *text = NULL;
     int32_t *ids = NULL;
     size_t len = 0, n = 0;
     mp_status status = mp_model_open(o->common.args[0], &(mp_model_params){.vocab_only = true}, &model, &err);
     if (status == MP_OK) status = input_read(o->file, &text, &len, &err);
     if (status == MP_OK) status = ids_parse(text, len, from, mp_model_get_info(model)->n_vocab, &ids, &n, &err);
-    for (size_t i = 0; status == MP_OK && i < n; i++) {
-        const size_t bytes_n = mp_token_bytes(model, ids[i], !o->no_special, bytes, sizeof bytes);
-        fwrite(bytes, 1, bytes_n < sizeof bytes ? bytes_n : sizeof bytes, stdout);
-    }
+    if (status == MP_OK) status = print_text(model, ids, n, !o->no_special, &err);
     free(ids);
     free(text);
     mp_model_close(model);
@@ -99,6 +108,10 @@ static const option_spec tokenize_specs[] = {
      .kind = OPTION_FLAG,
      .offset = AT(no_bos),
      .help = "do not begin with the BOS token even where the model wants one"},
+    {.name = "no-eos",
+     .kind = OPTION_FLAG,
+     .offset = AT(no_eos),
+     .help = "do not end with the EOS token even where the model wants one"},
     {.name = "no-special",
      .kind = OPTION_FLAG,
      .offset = AT(no_special),

@@ -19,8 +19,11 @@ mp_status generator_open(generator *g, const mp_model *model, const mp_engine_pa
     g->n_ctx = engine->n_ctx;
     g->n_batch = engine->n_batch;
     g->batch = calloc(g->n_batch, sizeof *g->batch);
-    if (g->batch == NULL) return status_no_memory(err, g->n_batch * sizeof *g->batch, "a batch");
-    mp_status status = mp_engine_open(model, engine, &g->engine, err);
+    g->tokens = calloc(g->n_ctx, sizeof *g->tokens);
+    mp_status status = MP_OK;
+    if (g->batch == NULL || g->tokens == NULL)
+        status = status_no_memory(err, g->n_batch * sizeof *g->batch + g->n_ctx * sizeof *g->tokens, "a batch");
+    if (status == MP_OK) status = mp_engine_open(model, engine, &g->engine, err);
     if (status == MP_OK) status = mp_sampler_new(sampling, mp_model_get_info(model)->n_vocab, &g->sampler, err);
     if (status != MP_OK) generator_close(g);
     return status;
@@ -31,6 +34,7 @@ void generator_close(generator *g)
     mp_sampler_free(g->sampler);
     mp_engine_close(g->engine);
     free(g->batch);
+    free(g->tokens);
     *g = (generator){.pending = -1};
 }
 
@@ -62,6 +66,7 @@ static mp_status step(generator *g, const int32_t *ids, size_t n, mp_error *err)
     MP_TRY(mp_engine_step(g->engine, g->batch, n, err));
     for (size_t i = 0; i < n; i++) g->share_sum += mp_engine_compute_share(g->engine, i);
     g->logits = mp_engine_logits(g->engine, n - 1);
+    memcpy(g->tokens + g->n_past, ids, n * sizeof *ids);
     g->n_past += (uint32_t)n;
     return MP_OK;
 }
@@ -105,11 +110,26 @@ mp_status generator_feed(generator *g, const char *text, size_t len, mp_error *e
     return status;
 }
 
+mp_status generator_set(generator *g, const int32_t *ids, size_t n, mp_error *err)
+{
+    if (n > g->n_ctx)
+        return status_fail(err, MP_E_LIMIT, "the prompt has %zu tokens, the context has room for %u (-c sets it)", n,
+                           g->n_ctx);
+    size_t same = 0;
+    while (same < g->n_past && same < n - 1 && g->tokens[same] == ids[same]) same++; /* the last gives the logits */
+    mp_engine_seq_truncate(g->engine, 0, (uint32_t)same);
+    g->n_past = (uint32_t)same;
+    g->pending = -1;
+    g->logits = NULL;
+    return run_prompt(g, ids + same, n - same, err);
+}
+
 /* Bytes of a text that comes in pieces, of which only whole UTF-8 sequences are let out. */
 typedef struct stream {
     FILE *out;
     char held[TOKEN_BYTES_MAX + 4];
     size_t n_held;
+    bool skip_white; /* nothing else has come yet */
 } stream;
 
 static bool stream_flush(stream *s, size_t n)
@@ -120,17 +140,27 @@ static bool stream_flush(stream *s, size_t n)
     return fflush(s->out) == 0;
 }
 
+static void stream_skip_white(stream *s)
+{
+    size_t n = 0;
+    while (n < s->n_held && strchr(" \t\r\n", s->held[n]) != NULL && s->held[n] != '\0') n++;
+    memmove(s->held, s->held + n, s->n_held - n);
+    s->n_held -= n;
+    s->skip_white = s->n_held == 0;
+}
+
 static bool stream_token(stream *s, const mp_model *model, int32_t id)
 {
     const size_t cap = sizeof s->held - s->n_held;
     const size_t n = mp_token_bytes(model, id, false, s->held + s->n_held, cap);
     s->n_held += n < cap ? n : cap;
+    if (s->skip_white) stream_skip_white(s);
     return stream_flush(s, s->n_held - utf8_unfinished(s->held, s->n_held));
 }
 
 mp_status generator_run(generator *g, uint32_t max_tokens, FILE *out, generate_end *end, mp_error *err)
 {
-    stream s = {.out = out};
+    stream s = {.out = out, .skip_white = g->skip_white};
     mp_status status = MP_OK;
     *end = GENERATE_END_LIMIT;
     for (uint32_t drawn = 0; drawn < max_tokens; drawn++) {

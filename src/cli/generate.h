@@ -16,8 +16,10 @@ typedef struct generator {
     uint32_t n_ctx, n_batch;
     uint32_t point;      /* of the tokens to come */
     uint32_t n_past;     /* tokens the engine holds */
+    int32_t *tokens;     /* [n_ctx] those n_past */
     int32_t pending;     /* drawn but not yet run, -1: none */
     const float *logits; /* of the last token run, NULL before the first */
+    bool skip_white;     /* write no white space where a drawn text begins */
     /* since generator_reset_stats() */
     uint64_t prompt_tokens, prompt_ns;
     uint64_t drawn_tokens, decode_steps, decode_ns;
@@ -38,6 +40,9 @@ void generator_close(generator *g);
 /* Adds text [len] to the sequence. Fails with MP_E_LIMIT, changing nothing, when it does not fit, and with
  * MP_E_INTERRUPTED after Ctrl-C, leaving what was run. */
 mp_status generator_feed(generator *g, const char *text, size_t len, mp_error *err);
+/* Makes the sequence ids [n > 0], n <= n_ctx: what it has in common with the present one is not run again. Fails as
+ * generator_feed() does. */
+mp_status generator_set(generator *g, const int32_t *ids, size_t n, mp_error *err);
 /* Draws up to max_tokens and writes them to `out` as they come, whole UTF-8 sequences at a time. */
 mp_status generator_run(generator *g, uint32_t max_tokens, FILE *out, generate_end *end, mp_error *err);
 /* Forgets the text, keeps the settings. */

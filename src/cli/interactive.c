@@ -1,6 +1,6 @@
-/* The dialogue. A line is text that the model goes on with; a line that begins with "/" is a command. The text grows
- * until /reset: every line of input begins on a line of its own. Line editing and history are libedit's; Ctrl-C at the
- * prompt gives a new prompt, while text is coming it stops the text. */
+/* The dialogue. A line is a message of a chat, or text that the model goes on with; a line that begins with "/" is a
+ * command. Chat and text grow until /clear; every line of text begins on a line of its own. Line editing and history
+ * are libedit's; Ctrl-C at the prompt gives a new prompt, while text is coming it stops the text. */
 #include "cli/interactive.h"
 
 #include <errno.h>
@@ -24,6 +24,7 @@ enum { HISTORY_LINES = 1000, PATH_BYTES = 4096 };
 
 typedef struct dialogue {
     generator *g;
+    conversation *chat; /* NULL: plain text */
     uint32_t max_tokens;
     EditLine *edit;
     History *history;
@@ -192,15 +193,15 @@ static mp_status say_stats(dialogue *d, const char *argument, mp_error *err)
     return MP_OK;
 }
 
-static mp_status say_reset(dialogue *d, const char *argument, mp_error *err)
+static mp_status say_clear(dialogue *d, const char *argument, mp_error *err)
 {
     (void)argument;
-    MP_TRY(generator_reset(d->g, err));
-    puts("the text is forgotten");
+    MP_TRY(d->chat != NULL ? conversation_clear(d->chat, err) : generator_reset(d->g, err));
+    puts(d->chat != NULL ? "the conversation is forgotten" : "the text is forgotten");
     return MP_OK;
 }
 
-static mp_status say_quit(dialogue *d, const char *argument, mp_error *err)
+static mp_status say_exit(dialogue *d, const char *argument, mp_error *err)
 {
     (void)argument;
     (void)err;
@@ -211,27 +212,30 @@ static mp_status say_quit(dialogue *d, const char *argument, mp_error *err)
 static mp_status say_help(dialogue *d, const char *argument, mp_error *err);
 
 static const struct saying {
-    const char *name, *argument, *help;
+    const char *name, *argument, *help; /* no help: another name of the one before */
     mp_status (*say)(dialogue *d, const char *argument, mp_error *err);
 } sayings[] = {
     {"/experts", "X", "run at least X experts' worth per token", say_experts},
     {"/compute", "S", "run at least the share S of the expert compute, as 0.28 or 28%", say_compute},
     {"/point", "N", "operating point N of the ladder; 0 is full", say_point},
     {"/stats", NULL, "speed and experts used by the last text", say_stats},
-    {"/reset", NULL, "forget the text and begin anew", say_reset},
+    {"/clear", NULL, "forget what was said and begin anew (also /reset)", say_clear},
+    {"/reset", NULL, NULL, say_clear},
     {"/help", NULL, "this list", say_help},
-    {"/quit", NULL, "leave (also Ctrl-D)", say_quit},
+    {"/exit", NULL, "leave (also /quit and Ctrl-D)", say_exit},
+    {"/quit", NULL, NULL, say_exit},
 };
 
 static mp_status say_help(dialogue *d, const char *argument, mp_error *err)
 {
-    (void)d;
     (void)argument;
     (void)err;
-    puts("Type text for the model to go on with; Ctrl-C stops it.");
+    puts(d->chat != NULL ? "Type a message to the model; Ctrl-C stops its reply."
+                         : "Type text for the model to go on with; Ctrl-C stops it.");
     for (size_t i = 0; i < CLI_COUNT(sayings); i++)
-        printf("  %-10s %-2s %s\n", sayings[i].name, sayings[i].argument != NULL ? sayings[i].argument : "",
-               sayings[i].help);
+        if (sayings[i].help != NULL)
+            printf("  %-10s %-2s %s\n", sayings[i].name, sayings[i].argument != NULL ? sayings[i].argument : "",
+                   sayings[i].help);
     return MP_OK;
 }
 
@@ -255,30 +259,36 @@ static mp_status obey(dialogue *d, char *line, mp_error *err)
 
 /* ---- text ---------------------------------------------------------------------------------------------------- */
 
-static mp_status answer(dialogue *d, const char *line, mp_error *err)
+/* Goes on with the text, which grows by the line. */
+static mp_status continue_text(dialogue *d, const char *line, generate_end *end, mp_error *err)
 {
-    generate_end end = GENERATE_END_LIMIT;
     char *text;
     if (asprintf(&text, "%s%s", d->g->n_past > 0 ? "\n" : "", line) < 0) return status_no_memory(err, 0, "a line");
     generator_reset_stats(d->g);
-    interrupt_catch(NULL);
-    mp_status status = generator_feed(d->g, text, strlen(text), err);
+    const mp_status status = generator_feed(d->g, text, strlen(text), err);
     free(text);
-    if (status == MP_OK) {
-        fputs(line, stdout);
-        status = generator_run(d->g, d->max_tokens, stdout, &end, err);
-    }
+    if (status != MP_OK) return status;
+    fputs(line, stdout);
+    return generator_run(d->g, d->max_tokens, stdout, end, err);
+}
+
+static mp_status answer(dialogue *d, const char *line, mp_error *err)
+{
+    generate_end end = GENERATE_END_LIMIT;
+    interrupt_catch(NULL);
+    const mp_status status = d->chat != NULL ? conversation_ask(d->chat, line, d->max_tokens, stdout, &end, err)
+                                             : continue_text(d, line, &end, err);
     interrupt_release();
     puts("");
     fflush(stdout);
     if (status == MP_OK) generator_print_stats(d->g, stderr);
-    if (end == GENERATE_END_CONTEXT) fputs("the context is full; /reset begins anew\n", stderr);
+    if (end == GENERATE_END_CONTEXT) fputs("the context is full; /clear begins anew\n", stderr);
     return status == MP_E_INTERRUPTED ? MP_OK : status;
 }
 
-mp_status interactive(generator *g, uint32_t max_tokens, mp_error *err)
+mp_status interactive(generator *g, conversation *chat, uint32_t max_tokens, mp_error *err)
 {
-    dialogue d = {.g = g, .max_tokens = max_tokens};
+    dialogue d = {.g = g, .chat = chat, .max_tokens = max_tokens};
     mp_status status = open_editor(&d, err);
     if (status == MP_OK) fputs("/help lists the commands, Ctrl-D leaves\n", stderr);
     while (status == MP_OK && !d.quit) {

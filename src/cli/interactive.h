@@ -2,9 +2,10 @@
 #ifndef CLI_INTERACTIVE_H
 #define CLI_INTERACTIVE_H
 
-#include "cli/generate.h"
+#include "cli/conversation.h"
 
-/* Reads lines and lets the model go on with the text until /quit or the end of input. */
-mp_status interactive(generator *g, uint32_t max_tokens, mp_error *err);
+/* Reads lines until /exit or the end of input: they are messages to `chat`, or, where that is NULL, text that the model
+ * goes on with. */
+mp_status interactive(generator *g, conversation *chat, uint32_t max_tokens, mp_error *err);
 
 #endif
