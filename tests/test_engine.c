@@ -133,6 +133,48 @@ static void test_mixed_batch(void **state)
     mp_model_close(m);
 }
 
+/* Coarser caches stay near the F32 one, same bits in pieces; heads that are not whole blocks are refused. */
+static void test_cache_types(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t golden;
+        mp_kv_type type;
+        double bound;
+    } CASES[] = {{2, MP_KV_F16, 2e-3}, {2, MP_KV_Q8_0, 2e-2}, {5, MP_KV_Q8_0, 2e-2}, {6, MP_KV_F16, 1e-1}};
+    mp_error err;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        mp_model *m = open_golden(&GOLDEN[CASES[i].golden]);
+        for (const char *const *isa = isas(); *isa; isa++) {
+            mp_engine *e = open_engine(m, 2, *isa, CASES[i].type);
+            run_pieces(e, 0, WHOLE, got);
+            assert_near(got, expected, POSITIONS * VOCAB, CASES[i].bound);
+            run_pieces(e, 1, ODD, other);
+            assert_memory_equal(got, other, sizeof got);
+            mp_engine_close(e);
+        }
+        mp_model_close(m);
+    }
+    mp_engine *e;
+    mp_model *m = open_golden(&GOLDEN[6]);
+    assert_int_equal(mp_engine_open(m, &(mp_engine_params){.kv_type = MP_KV_Q8_0}, &e, &err), MP_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "multiple of 32"));
+    mp_model_close(m);
+}
+
+/* MLA caches one latent and one rotary key per position and layer, whatever the number of heads. */
+static void test_latent_cache_is_small(void **state)
+{
+    (void)state;
+    mp_error err;
+    mp_plan plan;
+    mp_model *m = open_golden(&GOLDEN[6]);
+    assert_ok(mp_engine_plan(m, &(mp_engine_params){.n_ctx = 256, .kv_type = MP_KV_F16}, &plan, &err), &err);
+    const uint64_t latents = 256 * (32 + 16) * 2 * 27;
+    assert_true(plan.kv_cache >= latents && plan.kv_cache < latents + 4096);
+    mp_model_close(m);
+}
+
 static void refuse(mp_engine *e, mp_batch_token token, mp_status status)
 {
     mp_error err;
@@ -199,7 +241,7 @@ static void test_plan_matches_parameters(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[3 * N_GOLDEN + 3];
+    struct CMUnitTest tests[3 * N_GOLDEN + 5];
     size_t n = 0;
     for (size_t i = 0; i < N_GOLDEN; i++) {
         tests[n++] = (struct CMUnitTest){GOLDEN[i].name, test_golden, NULL, NULL, &GOLDEN[i]};
@@ -209,6 +251,8 @@ int main(void)
     }
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_bad_batches_change_nothing);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_cache_is_reused);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_cache_types);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_latent_cache_is_small);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_plan_matches_parameters);
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
 }
