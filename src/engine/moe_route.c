@@ -6,6 +6,8 @@
 #define TOKENS_PER_ITEM 8
 /* Least sum of chosen weights that is divided by: the smallest normal F16, as llama.cpp has it. */
 #define LEAST_SUM 6.103515625e-5f
+/* What is not a number scores this; two of them can be added. */
+#define WORST -1e30f
 
 typedef struct route_job {
     moe_exec *m;
@@ -88,7 +90,7 @@ static void route_token(const route_job *j, size_t t, unsigned thread)
     probabilities(m, p);
     for (uint32_t e = 0; e < s->n_experts; e++) {
         const float score = bias ? p[e] + bias[e] : p[e];
-        choice[e] = isnan(score) ? -INFINITY : score; /* a damaged file still gives k0 different experts */
+        choice[e] = isfinite(score) ? score : WORST; /* a damaged file still gives k0 different experts */
     }
     if (s->routing.n_groups > s->routing.n_groups_used)
         mask_groups(s, bias || s->routing.gating == MOE_GATING_SIGMOID, choice, choice + s->n_experts);
