@@ -57,6 +57,11 @@ static void test_row_bytes(void **state)
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_K, 512), 288);
     assert_int_equal(dtype_row_bytes(DTYPE_Q6_K, 256), 210);
     assert_int_equal(dtype_row_bytes(DTYPE_Q8_0, 33), 0);
+    assert_int_equal(dtype_fitting(DTYPE_Q4_K, 512), DTYPE_Q4_K);
+    assert_int_equal(dtype_fitting(DTYPE_Q4_K, 1408), DTYPE_Q5_0);
+    assert_int_equal(dtype_fitting(DTYPE_Q5_K, 32), DTYPE_Q5_1);
+    assert_int_equal(dtype_fitting(DTYPE_Q6_K, 96), DTYPE_Q8_0);
+    assert_int_equal(dtype_fitting(DTYPE_Q8_0, 40), DTYPE_F16);
     assert_int_equal(dtype_row_bytes(DTYPE_Q4_K, 128), 0);
     assert_int_equal(dtype_row_bytes(99, 32), 0);
     assert_int_equal(dtype_row_bytes(DTYPE_F32, UINT64_MAX / 4 + 1), 0);

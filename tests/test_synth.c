@@ -112,12 +112,12 @@ static void test_deepseek2_tensors(void **state)
 {
     (void)state;
     synth_list l = list_of(LIKES[2], 2, DTYPE_Q4_K, 1, 0);
-    assert_tensor(&l, "blk.0.ffn_down.weight", DTYPE_Q4_0, 10944, 2048, 0);
+    assert_tensor(&l, "blk.0.ffn_down.weight", DTYPE_Q5_0, 10944, 2048, 0);
     assert_tensor(&l, "blk.0.attn_q.weight", DTYPE_Q4_K, 2048, 3072, 0);
     assert_tensor(&l, "blk.1.attn_kv_a_mqa.weight", DTYPE_Q4_K, 2048, 576, 0);
     assert_tensor(&l, "blk.1.attn_kv_a_norm.weight", DTYPE_F32, 512, 0, 0);
     assert_tensor(&l, "blk.1.attn_kv_b.weight", DTYPE_Q4_K, 512, 4096, 0);
-    assert_tensor(&l, "blk.1.ffn_down_exps.weight", DTYPE_Q4_0, 1408, 2048, 64);
+    assert_tensor(&l, "blk.1.ffn_down_exps.weight", DTYPE_Q5_0, 1408, 2048, 64);
     assert_tensor(&l, "blk.1.ffn_down_shexp.weight", DTYPE_Q4_K, 2816, 2048, 0);
     synth_list_clear(&l);
     l = list_of(LIKES[2], 2, DTYPE_Q6_K, 1, 0);

@@ -63,20 +63,6 @@ static mp_status choose_gate(refactor *r, mp_error *err)
     return status_fail(err, MP_E_INVALID, "unknown gate");
 }
 
-static bool fits(dtype type, uint32_t width)
-{
-    return dtype_row_bytes(type, width) > 0;
-}
-
-/* Rows that are not whole blocks of 256 get the type of 32s next above, as llama.cpp has it. */
-static dtype fitting(dtype type, uint32_t width)
-{
-    static const dtype ABOVE[][2] = {{DTYPE_Q4_K, DTYPE_Q5_0}, {DTYPE_Q5_K, DTYPE_Q5_1}, {DTYPE_Q6_K, DTYPE_Q8_0}};
-    for (size_t i = 0; i < sizeof ABOVE / sizeof *ABOVE && !fits(type, width); i++)
-        if (type == ABOVE[i][0]) type = ABOVE[i][1];
-    return fits(type, width) ? type : DTYPE_F16;
-}
-
 /* llama.cpp's mixtures give the down matrices of half of the layers more bits: the first and last eighth and every
  * third between. */
 static bool wants_more_bits(uint32_t layer, uint32_t n_layers)
@@ -105,8 +91,8 @@ static mp_status choose_types(refactor *r, mp_error *err)
         layer_result *out = &r->results[l];
         dtype gate_up, down;
         MP_TRY(asked_types(r, l, &gate_up, &down, err));
-        out->gate_up_type = fitting(gate_up, r->split.d);
-        out->down_type = fitting(down, r->split.tile);
+        out->gate_up_type = dtype_fitting(gate_up, r->split.d);
+        out->down_type = dtype_fitting(down, r->split.tile);
     }
     return MP_OK;
 }

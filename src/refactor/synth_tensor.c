@@ -25,18 +25,10 @@ static size_t row_bytes(int type, uint64_t cols)
     return type == MODEL_TYPE_I32 ? cols * sizeof(int32_t) : dtype_row_bytes(type, cols);
 }
 
-/* Rows that are not whole blocks of 256 fall back to a type of 32s of about the same size. */
-static dtype type_for(dtype type, uint64_t cols)
-{
-    if (dtype_row_bytes(type, cols)) return type;
-    const dtype smaller = type == DTYPE_Q6_K ? DTYPE_Q8_0 : DTYPE_Q4_0;
-    return dtype_row_bytes(smaller, cols) ? smaller : DTYPE_F16;
-}
-
 /* Both are quantized as other matrices but for the output, which four bits would hurt. */
 static dtype output_type(dtype type)
 {
-    return type == DTYPE_Q4_0 || type == DTYPE_Q4_K ? DTYPE_Q6_K : type;
+    return type == DTYPE_Q4_0 || type == DTYPE_Q4_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K ? DTYPE_Q6_K : type;
 }
 
 static synth_tensor *add(builder *b, const char *suffix, int type, uint64_t cols, uint64_t rows, uint64_t mats)
@@ -79,7 +71,7 @@ static void add_typed(builder *b, const char *suffix, dtype type, uint64_t input
 
 static void add_matrix(builder *b, const char *suffix, uint64_t cols, uint64_t rows, uint64_t mats)
 {
-    add_typed(b, suffix, type_for(b->type, cols), cols, cols, rows, mats);
+    add_typed(b, suffix, dtype_fitting(b->type, cols), cols, cols, rows, mats);
 }
 
 static void add_attention(builder *b)
@@ -123,10 +115,11 @@ static void add_split(builder *b)
     const uint32_t tile = moe_tile(s->d), rank = b->split->rank, part = s->width / b->split->n_parts;
     const uint64_t subs = (uint64_t)b->split->n_parts * s->n_experts;
     add_matrix(b, "ffn_gate_up_subs.weight", s->d, 2 * (uint64_t)part, subs);
-    add_typed(b, "ffn_down_subs.weight", type_for(b->type, tile), s->width, tile, (uint64_t)part * (s->d / tile), subs);
-    if (rank) add_typed(b, "ffn_probe_in.weight", type_for(DTYPE_Q8_0, s->d), s->d, s->d, rank, 0);
+    add_typed(b, "ffn_down_subs.weight", dtype_fitting(b->type, tile), s->width, tile, (uint64_t)part * (s->d / tile),
+              subs);
+    if (rank) add_typed(b, "ffn_probe_in.weight", dtype_fitting(DTYPE_Q8_0, s->d), s->d, s->d, rank, 0);
     const uint32_t cols = rank ? rank : s->d;
-    add_typed(b, "ffn_probe.weight", type_for(DTYPE_Q8_0, cols), cols, cols, subs, 0);
+    add_typed(b, "ffn_probe.weight", dtype_fitting(DTYPE_Q8_0, cols), cols, cols, subs, 0);
     add(b, "ffn_probe.bias", DTYPE_F32, subs, 0, 0)->fill = SYNTH_ZEROS;
     add(b, "ffn_perm", MODEL_TYPE_I32, s->width, s->n_experts, 0)->fill = SYNTH_INDICES;
 }
@@ -153,9 +146,9 @@ mp_status synth_list_build(const synth_shape *s, uint32_t n_layers, dtype type, 
                            synth_list *out, mp_error *err)
 {
     builder b = {.s = s, .split = split, .type = type, .list = out, .layer = -1, .err = err};
-    add(&b, "token_embd.weight", type_for(type, s->d), s->d, s->n_vocab, 0)->deviation = 1;
+    add(&b, "token_embd.weight", dtype_fitting(type, s->d), s->d, s->n_vocab, 0)->deviation = 1;
     add_norm(&b, "output_norm.weight", s->d);
-    add_typed(&b, "output.weight", type_for(output_type(type), s->d), s->d, s->d, s->n_vocab, 0);
+    add_typed(&b, "output.weight", dtype_fitting(output_type(type), s->d), s->d, s->d, s->n_vocab, 0);
     for (b.layer = 0; b.layer < (int)n_layers; b.layer++) add_layer(&b);
     return b.status;
 }

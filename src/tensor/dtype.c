@@ -157,6 +157,15 @@ size_t dtype_row_bytes(int type, uint64_t n)
     return __builtin_mul_overflow(n / traits->block, traits->block_bytes, &bytes) ? 0 : bytes;
 }
 
+dtype dtype_fitting(dtype type, uint64_t n)
+{
+    static const dtype ABOVE[][2] = {{DTYPE_Q4_K, DTYPE_Q5_0}, {DTYPE_Q5_K, DTYPE_Q5_1}, {DTYPE_Q6_K, DTYPE_Q8_0}};
+    if (dtype_row_bytes(type, n)) return type;
+    for (size_t i = 0; i < sizeof ABOVE / sizeof *ABOVE; i++)
+        if (type == ABOVE[i][0] && dtype_row_bytes(ABOVE[i][1], n)) return ABOVE[i][1];
+    return DTYPE_F16;
+}
+
 void dtype_to_f32(dtype type, const void *row, float *out, size_t n)
 {
     const codec *c = codec_get(type);

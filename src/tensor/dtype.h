@@ -40,6 +40,10 @@ const char *dtype_list(void);          /* "F32, F16, ...", for messages */
 /* 0 where the type is unknown, n is not whole blocks, or the product overflows. */
 size_t dtype_row_bytes(int type, uint64_t n);
 
+/* The type for rows of n elements that comes nearest: itself where n is whole blocks, else the type of 32s next above,
+ * as llama.cpp has it, else F16. */
+dtype dtype_fitting(dtype type, uint64_t n);
+
 void dtype_to_f32(dtype type, const void *row, float *out, size_t n);
 /* Round to nearest; the K types search scales and minima for the least squared error. n: whole blocks. */
 void dtype_from_f32(dtype type, const float *row, void *out, size_t n);
