@@ -249,6 +249,7 @@ typedef struct mp_eval_params {
     size_t n_points;
     const mp_model *against; /* KL is taken to this model at full; default: the model itself at full */
     uint32_t threads;
+    mp_kv_type kv_type;
     const char *isa;
     mp_progress_fn progress;
     void *user;

@@ -16,6 +16,7 @@ typedef struct bench_options {
     option_list prompts, gens, seqs, points;
     uint32_t override_experts, repetitions;
     uint64_t seed;
+    int kv_type;
     bool json, breakdown;
 } bench_options;
 
@@ -35,6 +36,7 @@ static mp_engine_params engine_params(const bench_options *o)
     if (n_batch < n_seqs) n_batch = n_seqs;
     return (mp_engine_params){.threads = o->common.threads,
                               .isa = o->common.isa,
+                              .kv_type = (mp_kv_type)o->kv_type,
                               .n_ctx = n_ctx > 0 ? n_ctx : 1,
                               .n_seqs = n_seqs,
                               .n_batch = n_batch > 0 ? n_batch : 1,
@@ -151,6 +153,7 @@ static const option_spec specs[] = {
      .offset = AT(points),
      .argument = "LIST",
      .help = "operating points, as 0,3,5-7 or all (default 0)"},
+    CLI_OPTION_KV_TYPE(AT(kv_type)),
     {.name = "override-experts",
      .kind = OPTION_U32,
      .offset = AT(override_experts),

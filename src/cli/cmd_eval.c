@@ -16,6 +16,7 @@ typedef struct eval_options {
     option_text json;
     option_list points;
     uint32_t n_ctx, override_experts;
+    int kv_type;
     uint64_t max_tokens;
 } eval_options;
 
@@ -80,6 +81,7 @@ static mp_status measure(eval_report *report, const eval_options *o, const char 
         .against = report->against,
         .threads = o->common.threads,
         .isa = o->common.isa,
+        .kv_type = (mp_kv_type)o->kv_type,
         .progress = progress_update,
         .user = &shown,
     };
@@ -166,6 +168,7 @@ static const option_spec specs[] = {
      .offset = AT(points),
      .argument = "LIST",
      .help = "operating points, as 0,3,5-7 or all (default: all of an artifact, 0 of a whole model)"},
+    CLI_OPTION_KV_TYPE(AT(kv_type)),
     {.name = "override-experts",
      .kind = OPTION_U32,
      .offset = AT(override_experts),

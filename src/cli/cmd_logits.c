@@ -52,13 +52,12 @@ static mp_status run_tokens(mp_engine *engine, const logits_options *o, const in
 static mp_status write_logits(const mp_model *model, const logits_options *o, const int32_t *ids, size_t n,
                               mp_error *err)
 {
-    static const mp_kv_type types[] = {MP_KV_F32, MP_KV_F16, MP_KV_Q8_0};
     const mp_engine_params params = {.threads = o->common.threads,
                                      .isa = o->common.isa,
                                      .n_ctx = (uint32_t)n,
                                      .n_batch = o->batch,
                                      .n_logits = o->batch,
-                                     .kv_type = types[o->kv_type]};
+                                     .kv_type = (mp_kv_type)o->kv_type};
     mp_engine *engine = NULL;
     file_atomic *file = NULL;
     const bool to_stdout = strcmp(o->out, "-") == 0;
@@ -99,8 +98,6 @@ static int run(const cli_command *self, const void *options)
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
 }
 
-static const char *const kv_types[] = {"f32", "f16", "q8_0", NULL};
-
 #define AT(member) offsetof(logits_options, member)
 
 static const option_spec specs[] = {
@@ -125,12 +122,7 @@ static const option_spec specs[] = {
      .min = 1,
      .max = 65536,
      .help = "run K experts per token instead of the model's number; whole models only"},
-    {.name = "kv-type",
-     .kind = OPTION_CHOICE,
-     .offset = AT(kv_type),
-     .argument = "TYPE",
-     .choices = kv_types,
-     .help = "type of the KV cache: f32, f16 or q8_0"},
+    CLI_OPTION_KV_TYPE(AT(kv_type)),
     {.name = "batch",
      .letter = 'b',
      .kind = OPTION_U32,
@@ -143,7 +135,7 @@ static const option_spec specs[] = {
     CLI_OPTION_ISA,
 };
 
-static const logits_options defaults = {.batch = 128};
+static const logits_options defaults = {.batch = 128, .kv_type = MP_KV_F32};
 
 const cli_command cmd_logits = {
     .name = "logits",

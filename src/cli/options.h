@@ -92,6 +92,14 @@ typedef struct cli_command {
             "kernels: ref, avx2 or avx512 (default: the best this CPU has)", 0, 0, NULL, false                         \
     }
 
+/* Index = value of mp_kv_type. */
+extern const char *const cli_kv_types[];
+#define CLI_OPTION_KV_TYPE(offset)                                                                                     \
+    {                                                                                                                  \
+        "kv-type", 0, OPTION_CHOICE, offset, "TYPE", "type of the KV cache: f16, f32 or q8_0", 0, 0,          \
+            cli_kv_types, false                                                                                        \
+    }
+
 #define CLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 typedef enum options_result { OPTIONS_OK, OPTIONS_HELP, OPTIONS_ERROR } options_result;

@@ -328,6 +328,7 @@ static mp_status open_engines(measure *c, const mp_model *ref, mp_error *err)
     const mp_engine_params params = {
         .threads = c->p->threads,
         .isa = c->p->isa,
+        .kv_type = c->p->kv_type,
         .n_ctx = c->p->n_ctx,
         .n_seqs = c->group,
         .n_batch = c->group * c->piece,

@@ -25,6 +25,7 @@ typedef struct curve_params {
     const mp_model *against; /* KL is taken to this model at full; NULL: the model itself at full */
     uint32_t threads;        /* 0: default */
     const char *isa;         /* NULL: the best */
+    mp_kv_type kv_type;
     const char *stage;       /* name shown as progress, counted in tokens; NULL: "evaluate" */
     mp_progress_fn progress; /* NULL: none */
     void *user;

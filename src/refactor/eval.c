@@ -66,6 +66,7 @@ mp_status mp_eval(const mp_model *m, const mp_eval_params *params, mp_eval_resul
         .against = params->against,
         .threads = params->threads,
         .isa = params->isa,
+        .kv_type = params->kv_type,
         .progress = params->progress,
         .user = params->user,
     };
