@@ -215,8 +215,9 @@ mp_status chat_render(const tokenizer *t, const char *family, const mp_chat_mess
     render_job job = {.t = t, .out = out};
     *out = (chat_text){0};
     MP_TRY(choose(&job, family, err));
-    out->bos = job.style.bos;
+    out->bos = job.style.bos || (job.style.eos_first && tokenizer_bos(t) == tokenizer_eos(t));
     MP_TRY(append(out, "", 0, err));
+    if (job.style.eos_first && !out->bos) MP_TRY(write_markup(&job, "{eos}", err));
     const chat_template *own = tokenizer_chat(t);
     if (own->system && job.family == own->family && !(n && is_system(&messages[0])))
         MP_TRY(write_system(&job, own->system, err));

@@ -181,11 +181,17 @@ static const chat_family *detect(gguf_string text)
     return named;
 }
 
+static bool begins_with_eos(gguf_string text)
+{
+    return memmem(text.data, text.len < 16 ? text.len : 16, "eos_token", 9) != NULL;
+}
+
 static chat_style detect_style(const chat_family *f, gguf_string text)
 {
     chat_style style = f->style;
     if (strlen(f->name) == text.len) return style; /* named only */
     style.bos = has(text, "bos_token");
+    style.eos_first = begins_with_eos(text); /* "{{ eos_token }}", OLMo */
     style.drop_reasoning = has(text, "</think>");
     if (!f->varies) return style;
     style.trim = has(text, "content.strip()");

@@ -15,7 +15,8 @@ typedef struct chat_turn {
 
 typedef struct chat_style {
     bool bos;              /* the whole begins with BOS, whatever add_bos_token says */
-    bool bos_between;      /* and so does every further user turn */
+    bool eos_first;        /* it begins with EOS instead */
+    bool bos_between;      /* every further user turn begins with BOS */
     bool trim, trim_reply; /* no white space around a message, around a reply */
     bool space_before_reply, space_after_reply;
     bool drop_reasoning; /* of replies before the last question, up to </think> */

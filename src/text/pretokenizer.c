@@ -59,6 +59,17 @@
     "[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]*[" LOWER "]+" suffix "|[^\\r\\n\\p{L}\\p{N}]?[" UPPER "]+[" LOWER "]*" suffix "|"
 #define GPT4O  CASE_WORDS("(?:" SHORT_FORMS ")?") "\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" LINES SPACES
 #define TEKKEN CASE_WORDS("") "\\p{N}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" LINES SPACES
+/* As GPT4O, but Chinese characters are words of their own. The classes are UPPER and LOWER without them, said by what
+ * they are not. */
+#define NOT_HAN    "\\p{N}\\p{P}\\p{S}\\p{Z}\\p{C}\\p{sc:Han}"
+#define KIMI_UPPER "[^\\p{Ll}" NOT_HAN "]"
+#define KIMI_LOWER "[^\\p{Lu}\\p{Lt}" NOT_HAN "]"
+#define KIMI_END   "(?:" SHORT_FORMS ")?|"
+#define KIMI                                                                                                           \
+    "\\p{sc:Han}+|[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER "*" KIMI_LOWER "+" KIMI_END "[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER   \
+    "+" KIMI_LOWER "*" KIMI_END "\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" LINES SPACES
+#define BLOOM     " ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C})]+"
+#define CHAMELEON "(?:IMGIMG)[A-I]{1,4}Z"
 #define DEEPSEEK3                                                                                                      \
     "[" ASCII_PUNCT "][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" LINES SPACES
 #define EAST_ASIAN "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
@@ -68,12 +79,13 @@ static const struct row {
     const char *stages[MAX_STAGES];
     bool whole_words, adds_bos;
 } rows[] = {
-    {.names = "gpt-2 olmo phi-2 mpt jais gigachat trillion granite-docling exaone4 a.x-4.0 mellum modern-bert",
+    {.names = "gpt-2 olmo phi-2 mpt jais jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe "
+              "gigachat trillion granite-docling exaone4 a.x-4.0 mellum modern-bert",
      .stages = {GPT2}},
     {.names = "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", .stages = {"\\p{N}", GPT2}},
     {.names = "default", .stages = {"[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {.names = "falcon", .stages = {"[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]"}},
-    {.names = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+    {.names = "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
      .stages = {LLAMA3},
      .whole_words = true,
      .adds_bos = true},
@@ -85,12 +97,21 @@ static const struct row {
                 S "?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+",
                 "(?<!" S ")" S "+$", EAST_ASIAN, "\\p{N}+"}},
     {.names = "deepseek-coder", .stages = {"[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", EAST_ASIAN, "\\p{N}"}},
-    {.names = "deepseek-v3 hunyuan-dense joyai-llm",
+    {.names = "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
      .stages = {"\\p{N}{1,3}", "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{30FF}]+", DEEPSEEK3}},
     {.names = "tekken", .stages = {TEKKEN}, .whole_words = true, .adds_bos = true},
-    {.names = "gpt-4o llama4 kanana2 minimax-m2", .stages = {GPT4O}},
+    {.names = "gpt-4o llama4 kanana2 minimax-m2 talkie", .stages = {GPT4O}},
     {.names = "bailingmoe bailingmoe2 llada-moe", .stages = {BAILING}},
     {.names = "seed-coder", .stages = {SEED}},
+    {.names = "kimi-k2", .stages = {KIMI}},
+    {.names = "bloom poro-chat gpt3-finnish", .stages = {BLOOM}},
+    {.names = "viking", .stages = {BLOOM, "\\p{N}"}},
+    {.names = "minicpm5", .stages = {"\\p{N}{1,3}", SHORT_FORMS "|" GPT4("\\p{L}", "\\p{N}+")}, .whole_words = true},
+    {.names = "ufakzeka", .stages = {GPT4("\\p{L}", "\\p{N}")}},
+    {.names = "laguna", .stages = {"\\n+", QWEN2}},
+    {.names = "chameleon",
+     .stages = {"<sentinel:[0-9]+>", CHAMELEON, "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}" ASCII_PUNCT "]", GPT2},
+     .adds_bos = true},
 };
 
 struct pretokenizer {
@@ -116,7 +137,7 @@ static bool has_name(const struct row *row, const char *name, size_t len)
 
 static mp_status fail_name(const char *name, size_t len, mp_error *err)
 {
-    char list[256] = "";
+    char list[320] = "";
     size_t used = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         size_t n = strcspn(rows[i].names, " ");
