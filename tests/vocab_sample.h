@@ -25,7 +25,7 @@ typedef struct vocab_sample {
     int32_t kinds[SAMPLE_MAX];
     float scores[SAMPLE_MAX]; /* [n_tokens], written where the model is "llama" */
     size_t n_tokens, n_kinds, n_merges;
-    char byte_texts[256][8];
+    char byte_texts[256][16];
 } vocab_sample;
 
 static gguf_string sample_string(const char *text)
