@@ -344,6 +344,34 @@ typedef struct mp_synth_params {
 /* A model of a real shape with random weights, for benchmarks. */
 mp_status mp_synth(const char *out, const mp_synth_params *params, mp_error *err);
 
+/* ---- export ------------------------------------------------------------------------------------------------- */
+
+typedef struct mp_export_params {
+    const char *source; /* the model the artifact was made from, by its recorded hash */
+    uint32_t parts;     /* experts that an expert becomes, a divisor of N; default the paper's 4, or the nearest below */
+    const char *type;   /* of the expert weights; default the source's where it fits the narrower rows */
+    bool force;         /* replace an existing output */
+    mp_progress_fn progress;
+    void *user;
+} mp_export_params;
+
+typedef struct mp_export_report {
+    uint32_t parts, experts, experts_used;
+    const char *down_type; /* of the last layer; static */
+    bool widened;          /* a type did not fit the narrower rows: a larger one was taken */
+    double *requant_rmse;  /* [n_layers] relative, of the down matrices of each MoE layer */
+    size_t n_layers;
+    uint32_t check_tokens; /* both models at full, on these: largest difference of a logit over the largest logit, mean
+                              KL in nats */
+    double max_difference, kl_mean;
+} mp_export_report;
+
+/* Writes a standard GGUF that other engines run unchanged: n times as many experts, n times narrower, n times as many
+ * of which run. Runs it beside the source before it gets its name; MP_E_FORMAT where they differ too much. */
+mp_status mp_export(const char *artifact, const char *out, const mp_export_params *params, mp_export_report *report,
+                    mp_error *err);
+void mp_export_report_clear(mp_export_report *report);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "refactor/curve.h"
 #include "refactor/setup.h"
+#include "refactor/source_hash.h"
 
 #define DEFAULT_MAX_TOKENS      98304
 #define DEFAULT_MAX_PER_EXPERT  32768
@@ -174,25 +175,6 @@ static bool tell_hashing(void *user, uint64_t done, uint64_t total)
     return refactor_progress(user, "hash", "bytes", done, total, NULL) == MP_OK;
 }
 
-/* Of a split model: the hash of its parts' hashes. */
-static mp_status hash_source(refactor *r, mp_error *err)
-{
-    const gguf *g = r->source->file;
-    const int parts = gguf_n_parts(g);
-    char *all = calloc((size_t)parts, 65);
-    mp_status status = all ? MP_OK : status_no_memory(err, (size_t)parts * 65, "hashes");
-    for (int i = 0; i < parts && !status; i++) {
-        char sha[65];
-        refactor_stage(r);
-        status = file_sha256(gguf_part_path(g, i), tell_hashing, r, sha, err);
-        memcpy(all + (size_t)i * 64, sha, 64);
-    }
-    if (!status && parts == 1) memcpy(r->source_sha, all, 64);
-    if (!status && parts > 1) sha256_hex(all, (size_t)parts * 64, r->source_sha);
-    free(all);
-    return status;
-}
-
 static void make_fingerprint(refactor *r)
 {
     char text[512];
@@ -254,7 +236,7 @@ mp_status refactor_setup(refactor *r, const char *source, const char *out, const
     choose_ladder(r);
     MP_TRY(read_calibration(r, err));
     refactor_stage(r);
-    MP_TRY(hash_source(r, err));
+    MP_TRY(source_sha256(r->source->file, tell_hashing, r, r->source_sha, err));
     make_fingerprint(r);
     return take_memory(r, err);
 }
