@@ -15,7 +15,7 @@
 static mp_status run_tokens(const mp_model *m, const mp_batch_token *batch, uint32_t n, float *logits, mp_error *err)
 {
     const uint32_t vocab = m->hp.n_vocab;
-    const mp_engine_params params = {.n_ctx = n, .n_batch = n};
+    const mp_engine_params params = {.n_ctx = n, .n_batch = n, .kv_type = MP_KV_F32};
     mp_engine *e = NULL;
     mp_status status = mp_engine_open(m, &params, &e, err);
     if (!status) status = mp_engine_step(e, batch, n, err);
