@@ -289,7 +289,7 @@ static void test_merges(void **state)
 static void test_words(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"hello hello", "  hello\n hello  o", "o" U U "hello", "lle  ", ""};
+    static const char *const texts[] = {"hello hello", "  hello\n hello  o", ("o" U U "hello"), "lle  ", ""};
     fill_sample();
     tokenizer *apart = make_ok(&s, NULL);
     sample_piece(&s, "never" U "met", -30);

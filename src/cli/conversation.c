@@ -85,12 +85,13 @@ static mp_status run_prompt(conversation *c, mp_error *err)
 /* The text of what was drawn behind the first `from` tokens, without white space before it; to be freed. */
 static char *reply_text(const generator *g, uint32_t from)
 {
-    const size_t n = g->n_past - from, ended = g->pending < 0 || mp_token_ends_text(g->model, g->pending);
+    const size_t n = g->n_past - from;
+    const bool ended = g->pending < 0 || mp_token_ends_text(g->model, g->pending);
     int32_t *ids = malloc((n + 1) * sizeof *ids);
     if (ids == NULL) return NULL;
     memcpy(ids, g->tokens + from, n * sizeof *ids);
     ids[n] = g->pending;
-    const size_t count = n + !ended, len = mp_detokenize(g->model, ids, count, false, NULL, 0);
+    const size_t count = ended ? n : n + 1, len = mp_detokenize(g->model, ids, count, false, NULL, 0);
     char *text = malloc(len + 1);
     if (text != NULL) {
         mp_detokenize(g->model, ids, count, false, text, len);

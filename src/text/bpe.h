@@ -22,12 +22,10 @@ typedef struct bpe {
     } bytes[256]; /* what a text's bytes are before the first merge */
 } bpe;
 
-#define BPE_MAX_WORD ((size_t)1 << 30) /* bytes: their symbols, up to three each, are counted in 32 bits */
-
 mp_status bpe_init(bpe *b, const vocab *v, const gguf *g, mp_error *err);
 void bpe_clear(bpe *b);
 
-/* Leaves the tokens of word [len <= BPE_MAX_WORD] in w. */
+/* Leaves the tokens of word [len <= MERGE_MAX_TEXT] in w. */
 mp_status bpe_encode(const bpe *b, merge_work *w, const char *word, size_t len, mp_error *err);
 
 #endif

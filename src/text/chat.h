@@ -18,6 +18,6 @@ typedef struct chat_text {
 /* family: a name, or NULL for the file's own. The caller clears *out, also after a failure. */
 mp_status chat_render(const tokenizer *t, const char *family, const mp_chat_message *messages, size_t n, bool ask,
                       chat_text *out, mp_error *err);
-void chat_text_clear(chat_text *text);
+void chat_text_clear(chat_text *c);
 
 #endif

@@ -97,9 +97,8 @@ static mp_status encode_text(encode_job *job, const char *text, size_t len, mark
 static mp_status encode(const tokenizer *t, const char *text, size_t len, marks m, bool bos, bool eos, encode_job *job,
                         mp_error *err)
 {
-    _Static_assert(SPM_MAX_TEXT == BPE_MAX_WORD, "one limit for both");
-    if (len > BPE_MAX_WORD)
-        return status_fail(err, MP_E_LIMIT, "a text of %zu bytes: at most %zu at once", len, BPE_MAX_WORD);
+    if (len > MERGE_MAX_TEXT)
+        return status_fail(err, MP_E_LIMIT, "a text of %zu bytes: at most %zu at once", len, MERGE_MAX_TEXT);
     mp_status status = pretokenizer_scratch_new(&job->scratch, err);
     if (status) goto out;
     if (bos && t->vocab.bos >= 0) push(job, t->vocab.bos);

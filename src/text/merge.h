@@ -12,6 +12,8 @@
 #include "base/status.h"
 
 #define MERGE_NONE UINT32_MAX
+/* Bytes of text at once: even three symbols, or three bytes of U+2581, for each are counted in 32 bits. */
+#define MERGE_MAX_TEXT ((size_t)1 << 30)
 
 typedef struct merge_symbol {
     uint32_t from, len;  /* bytes of the caller's text */

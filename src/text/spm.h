@@ -21,12 +21,10 @@ typedef struct spm {
 mp_status spm_init(spm *s, const vocab *v, const gguf *g, mp_error *err);
 void spm_clear(spm *s);
 
-#define SPM_MAX_TEXT ((size_t)1 << 30) /* bytes: their symbols, up to three bytes each, are counted in 32 bits */
-
 typedef void (*spm_emit)(void *user, int32_t id);
 
-/* Gives the tokens of text [len <= SPM_MAX_TEXT] to emit, in order. begins: the text is the first, or follows a special
- * token. */
+/* Gives the tokens of text [len <= MERGE_MAX_TEXT] to emit, in order. begins: the text is the first, or follows a
+ * special token. */
 mp_status spm_encode(const spm *s, const vocab *v, merge_work *w, const char *text, size_t len, bool begins,
                      spm_emit emit, void *user, mp_error *err);
 
