@@ -110,8 +110,8 @@ const mp_point *mp_model_point(const mp_model *model, uint32_t point);
 typedef enum mp_quality_kind {
     MP_QUALITY_FULL,
     MP_QUALITY_POINT,            /* value = rung */
-    MP_QUALITY_EXPERTS,          /* at least this many experts, "2.25 of 8", within 5 % */
-    MP_QUALITY_COMPUTE,          /* at least this share of expert compute, 0..1, within 5 % */
+    MP_QUALITY_EXPERTS,          /* at least this many experts, "2.25 of 8", within 6 % */
+    MP_QUALITY_COMPUTE,          /* at least this share of expert compute, 0..1, within 6 % */
     MP_QUALITY_MAX_PPL_INCREASE, /* cheapest rung whose perplexity is at most (1 + value) times full's */
 } mp_quality_kind;
 

@@ -19,6 +19,7 @@ typedef struct run_options {
     const char *prompt, *file, *chat_template, *system;
     quality_options quality;
     uint32_t override_experts, n_predict, n_ctx, top_k, repeat_last;
+    int kv_type;
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t seed;
     bool no_display_prompt, chat;
@@ -108,6 +109,7 @@ static mp_status run_model(const mp_model *model, const run_options *o, mp_error
     const uint32_t n_ctx = cli_context(model, o->n_ctx);
     const mp_engine_params engine = {.threads = o->common.threads,
                                      .isa = o->common.isa,
+                                     .kv_type = (mp_kv_type)o->kv_type,
                                      .n_ctx = n_ctx,
                                      .n_batch = n_ctx < 512 ? n_ctx : 512,
                                      .n_logits = 1};
@@ -196,6 +198,7 @@ static const option_spec specs[] = {
     CLI_OPTION_ISA,
     {.name = "How much of the experts (at most one of these)", .kind = OPTION_HEADING},
     QUALITY_OPTIONS(AT(quality)),
+    CLI_OPTION_KV_TYPE(AT(kv_type)),
     {.name = "override-experts",
      .kind = OPTION_U32,
      .offset = AT(override_experts),

@@ -9,7 +9,7 @@ static mp_status out_of_range(mp_error *err, const char *what, double value, dou
 }
 
 /* Measured shares scatter around the round numbers people ask for: who wants a quarter is served by 24.6 %. */
-#define SHARE_SLACK 0.05
+#define SHARE_SLACK 0.06
 
 /* Points come from dear to cheap, so the last that holds is the cheapest. */
 static mp_status by_share(const mp_model *m, double share, uint32_t *point)
