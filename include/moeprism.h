@@ -348,9 +348,9 @@ mp_status mp_synth(const char *out, const mp_synth_params *params, mp_error *err
 
 typedef struct mp_export_params {
     const char *source; /* the model the artifact was made from, by its recorded hash */
-    uint32_t parts;     /* experts that an expert becomes, a divisor of N; default the paper's 4, or the nearest below */
-    const char *type;   /* of the expert weights; default the source's where it fits the narrower rows */
-    bool force;         /* replace an existing output */
+    uint32_t parts;   /* experts that an expert becomes, a divisor of N; default the paper's 4, or the nearest below */
+    const char *type; /* of the expert weights; default the source's where it fits the narrower rows */
+    bool force;       /* replace an existing output */
     mp_progress_fn progress;
     void *user;
 } mp_export_params;

@@ -96,8 +96,8 @@ typedef struct cli_command {
 extern const char *const cli_kv_types[];
 #define CLI_OPTION_KV_TYPE(offset)                                                                                     \
     {                                                                                                                  \
-        "kv-type", 0, OPTION_CHOICE, offset, "TYPE", "type of the KV cache: f16, f32 or q8_0", 0, 0,          \
-            cli_kv_types, false                                                                                        \
+        "kv-type", 0, OPTION_CHOICE, offset, "TYPE", "type of the KV cache: f16, f32 or q8_0", 0, 0, cli_kv_types,     \
+            false                                                                                                      \
     }
 
 #define CLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
