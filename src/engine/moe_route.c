@@ -7,7 +7,7 @@
 /* Least sum of chosen weights that is divided by: the smallest normal F16, as llama.cpp has it. */
 #define LEAST_SUM 6.103515625e-5f
 /* What is not a number scores this; two of them can be added. */
-#define WORST -1e30f
+#define WORST (-1e30f)
 
 typedef struct route_job {
     moe_exec *m;

@@ -13,7 +13,7 @@
 
 static const arch ARCHS[] = {
 #define X(name_, norm_, rope_, mla_, renormalise_, scales_)                                                            \
-    {.name = name_, .qk_norm = norm_, .rope = rope_, .mla = mla_, .renormalise = renormalise_, .scales = scales_},
+    {(name_), (norm_), (rope_), (mla_), (renormalise_), (scales_)},
     ARCH_MAP(X)
 #undef X
 };

@@ -23,10 +23,9 @@ typedef struct arch {
     const char *name; /* general.architecture */
     arch_qk_norm qk_norm;
     arch_rope rope;
-    bool mla; /* multi-head latent attention: the cache holds a compressed latent */
-    bool
-        renormalise; /* mixing weights of the chosen experts are divided by their sum, unless the file says otherwise */
-    bool scales;     /* reads embedding, residual, attention and logit scales */
+    bool mla;         /* multi-head latent attention: the cache holds a compressed latent */
+    bool renormalise; /* the chosen experts' mixing weights add up to one, unless the file says otherwise */
+    bool scales;      /* reads embedding, residual, attention and logit scales */
 } arch;
 
 /* NULL where unknown. */

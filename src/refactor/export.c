@@ -137,7 +137,7 @@ static mp_status take_memory(export_job *j, mp_error *err)
     j->down = malloc((size_t)hp->n_embd * hp->expert_width * sizeof *j->down);
     j->row = malloc(longest * sizeof *j->row);
     j->back = malloc(longest * sizeof *j->back);
-    j->bytes = malloc(longest * sizeof(float)); /* no type takes more */
+    j->bytes = malloc(dtype_row_bytes(DTYPE_F32, longest)); /* no type takes more */
     j->report.requant_rmse = calloc(layers, sizeof *j->report.requant_rmse);
     j->report.n_layers = layers;
     if (j->down && j->row && j->back && j->bytes && j->report.requant_rmse) return MP_OK;

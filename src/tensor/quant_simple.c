@@ -118,11 +118,11 @@ static void quantize(const nibbles *f, const float *row, uint8_t *out, size_t bl
 #define NIBBLES_DEFINE(name, format)                                                                                   \
     void name##_dequantize(const uint8_t *row, float *out, size_t blocks)                                              \
     {                                                                                                                  \
-        dequantize(&format, row, out, blocks);                                                                         \
+        dequantize(&(format), row, out, blocks);                                                                       \
     }                                                                                                                  \
     void name##_quantize(const float *row, uint8_t *out, size_t blocks)                                                \
     {                                                                                                                  \
-        quantize(&format, row, out, blocks);                                                                           \
+        quantize(&(format), row, out, blocks);                                                                         \
     }
 
 NIBBLES_DEFINE(q4_0, Q4_0)
