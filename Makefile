@@ -112,7 +112,7 @@ $(B)/src/tensor/%.o: ISA = $(KERNEL_OPT)
 $(B)/src/tensor/%_avx2.o: ISA = $(KERNEL_OPT) $(ISA_AVX2)
 $(B)/src/tensor/%_avx512.o: ISA = $(KERNEL_OPT) $(ISA_AVX512)
 ISA_AVX2   := -mavx2 -mfma -mf16c
-ISA_AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c
+ISA_AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mfma -mf16c
 
 $(B)/src/cli/chart_js.o: src/cli/chart_js.S $(CHART_JS) $(B)/flags
 	@mkdir -p $(@D)

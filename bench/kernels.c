@@ -86,7 +86,7 @@ static void prepare(bench *b, size_t count)
 
 static void dot_part(const bench *b, const uint8_t *w, size_t tokens)
 {
-    b->k->rows_dot(b->traits->type, D, w, dtype_row_bytes(b->traits->type, D), 2 * NEURONS, b->x, b->y, tokens);
+    b->k->rows_dot(b->traits->type, D, w, dtype_row_bytes(b->traits->type, D), 2 * NEURONS, b->x, b->y, tokens, NULL);
 }
 
 static void accumulate_part(const bench *b, const uint8_t *w, size_t tokens)

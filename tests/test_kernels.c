@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "tensor/kernels.h"
 
-enum { MAX_ROWS = 35, MAX_TOKENS = 9 };
+enum { MAX_ROWS = 35, MAX_TOKENS = 21 };
 #define SENTINEL 12345.0f
 
 static const dtype TYPES[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1,
@@ -133,8 +133,8 @@ static void for_each_isa(kernel_test *test)
 static void dot_against_ref(const kernels *k, const matrix *m, const tokens *x, size_t rows, size_t n_tokens)
 {
     outputs got = outputs_new(MAX_ROWS, NULL), expected = outputs_new(MAX_ROWS, NULL);
-    k->rows_dot(m->type, m->n, m->w, m->stride, rows, x->x, got.row, n_tokens);
-    kernels_get("ref")->rows_dot(m->type, m->n, m->w, m->stride, rows, x->x, expected.row, n_tokens);
+    k->rows_dot(m->type, m->n, m->w, m->stride, rows, x->x, got.row, n_tokens, NULL);
+    kernels_get("ref")->rows_dot(m->type, m->n, m->w, m->stride, rows, x->x, expected.row, n_tokens, NULL);
     for (size_t t = 0; t < MAX_TOKENS; t++) {
         for (size_t r = 0; r < MAX_ROWS; r++) {
             if (t < n_tokens && r < rows) {
@@ -155,15 +155,15 @@ static void dot_against_ref(const kernels *k, const matrix *m, const tokens *x, 
 static void dot_of_type(const kernels *k, dtype type)
 {
     const dtype_traits *traits = dtype_get(type);
-    static const size_t ROWS[] = {0, 1, 3, 4, 5, 9};
+    static const size_t ROWS[] = {0, 1, 3, 4, 5, 9, 16, 20, 35};
     rng r;
     rng_init(&r, 3);
     for (const size_t *length = lengths_of(traits); *length; length++) {
         const size_t n = *length * traits->block;
-        matrix m = matrix_new(&r, type, n, 9);
+        matrix m = matrix_new(&r, type, n, MAX_ROWS);
         tokens x = tokens_new(&r, k, traits, n);
         for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) dot_against_ref(k, &m, &x, ROWS[i], 1 + i);
-        for (size_t t = 0; t <= MAX_TOKENS; t++) dot_against_ref(k, &m, &x, 6, t);
+        for (size_t t = 0; t <= MAX_TOKENS; t++) dot_against_ref(k, &m, &x, t % 2 ? 6 : 18, t);
         free(m.memory);
         tokens_free(&x);
     }
@@ -198,7 +198,7 @@ static void test_rows_dot_ref(void **state)
             ref->quantize_act(x, N, act);
             operand = act;
         }
-        ref->rows_dot(TYPES[i], N, m.w, m.stride, 1, &operand, out, 1);
+        ref->rows_dot(TYPES[i], N, m.w, m.stride, 1, &operand, out, 1, NULL);
         dtype_to_f32(TYPES[i], m.w, w, N);
         double sum = 0;
         for (size_t c = 0; c < N; c++) sum += (double)w[c] * (double)x[c];
@@ -218,21 +218,21 @@ static void dot_bits_of_type(const kernels *k, dtype type)
     rng_init(&r, 5);
     for (const size_t *length = lengths_of(traits); *length; length++) {
         const size_t n = *length * traits->block;
-        matrix m = matrix_new(&r, type, n, 11);
+        matrix m = matrix_new(&r, type, n, MAX_ROWS);
         tokens x = tokens_new(&r, k, traits, n);
         outputs all = outputs_new(MAX_ROWS, NULL);
-        k->rows_dot(type, n, m.w, m.stride, m.rows, x.x, all.row, MAX_TOKENS);
+        k->rows_dot(type, n, m.w, m.stride, m.rows, x.x, all.row, MAX_TOKENS, NULL);
         for (size_t t = 0; t < MAX_TOKENS; t++) {
             float some[MAX_ROWS], *out = some;
             for (size_t row = 0; row < m.rows; row++) {
-                k->rows_dot(type, n, m.w + row * m.stride, m.stride, 1, &x.x[t], &out, 1);
+                k->rows_dot(type, n, m.w + row * m.stride, m.stride, 1, &x.x[t], &out, 1, NULL);
                 assert_memory_equal(&some[0], &all.row[t][row], sizeof(float));
             }
-            k->rows_dot(type, n, m.w + 2 * m.stride, m.stride, 7, &x.x[t], &out, 1);
+            k->rows_dot(type, n, m.w + 2 * m.stride, m.stride, 7, &x.x[t], &out, 1, NULL);
             assert_memory_equal(some, all.row[t] + 2, 7 * sizeof(float));
         }
         outputs pair = outputs_new(MAX_ROWS, NULL);
-        k->rows_dot(type, n, m.w, m.stride, m.rows, x.x + 3, pair.row, 3);
+        k->rows_dot(type, n, m.w, m.stride, m.rows, x.x + 3, pair.row, 3, NULL);
         for (size_t t = 0; t < 3; t++) assert_memory_equal(pair.row[t], all.row[t + 3], m.rows * sizeof(float));
         outputs_free(&pair);
         outputs_free(&all);
@@ -257,7 +257,7 @@ static void dot_extremes_isa(const kernels *k)
 {
     enum { N = 256 };
     float x[N], out, *outs = &out, expected, *expecteds = &expected;
-    uint8_t act[N + N / 4], row[512];
+    uint8_t act[N + N / 2], row[512];
     const void *operand = act;
     for (unsigned fill = 0; fill < 4; fill++) {
         for (size_t i = 0; i < N; i++) x[i] = fill & 1 ? -1.0f : 1.0f;
@@ -270,8 +270,8 @@ static void dot_extremes_isa(const kernels *k)
                 memcpy(row + at, "\x00\x3c", 2);
                 if (TYPES[i] == DTYPE_Q4_K) memcpy(row + at + 2, "\x00\x3c", 2);
             }
-            k->rows_dot(TYPES[i], N, row, 512, 1, &operand, &outs, 1);
-            kernels_get("ref")->rows_dot(TYPES[i], N, row, 512, 1, &operand, &expecteds, 1);
+            k->rows_dot(TYPES[i], N, row, 512, 1, &operand, &outs, 1, NULL);
+            kernels_get("ref")->rows_dot(TYPES[i], N, row, 512, 1, &operand, &expecteds, 1, NULL);
             assert_float_equal(out, expected, fabsf(expected) * 1e-5f + 1e-3f);
         }
     }
@@ -393,10 +393,10 @@ static void act_isa(const kernels *k)
 {
     enum { N = 320 };
     float x[N];
-    uint8_t got[N + N / 4 + 1], expected[N + N / 4];
+    uint8_t got[N + N / 2 + 1], expected[N + N / 2];
     rng r;
     rng_init(&r, 8);
-    assert_int_equal(kernels_act_bytes(N), N + N / 4);
+    assert_int_equal(kernels_act_bytes(N), N + N / 2);
     for (size_t i = 0; i < N; i++) x[i] = rng_normal(&r) * expf((float)(i / 32) * 8 - 40);
     for (size_t i = 64; i < 96; i++) x[i] = 0;
     for (size_t i = 96; i < 128; i++) x[i] = 1e-40f;
@@ -405,16 +405,18 @@ static void act_isa(const kernels *k)
     kernels_get("ref")->quantize_act(x, N, expected);
     assert_memory_equal(got + 1, expected, sizeof expected);
     for (size_t b = 0; b < N / 32; b++) {
-        float scale, scale_sum;
-        int sum = 0;
+        float scale, scale_sum, half_sums[2];
+        int sums[2] = {0};
         memcpy(&scale, got + 1 + N + 4 * b, 4);
         memcpy(&scale_sum, got + 1 + N + N / 8 + 4 * b, 4);
+        memcpy(half_sums, got + 1 + N + N / 4 + 8 * b, 8);
         for (size_t i = 32 * b; i < 32 * b + 32; i++) {
             const int q = (int8_t)got[1 + i];
-            sum += q;
+            sums[i / 16 % 2] += q;
             assert_true(fabs((double)scale * q - (double)x[i]) <= (double)scale * 0.5001 + 1e-30);
         }
-        assert_true(scale_sum == scale * (float)sum);
+        assert_true(scale_sum == scale * (float)(sums[0] + sums[1]));
+        for (size_t h = 0; h < 2; h++) assert_true(half_sums[h] == scale * (float)sums[h]);
     }
     /* What is not a number stays visible. */
     x[5] = NAN, x[40] = INFINITY;
@@ -424,7 +426,7 @@ static void act_isa(const kernels *k)
     dtype_from_f32(DTYPE_Q8_0, x, row, N);
     float out = 0, *outs = &out;
     const void *operand = got + 1;
-    k->rows_dot(DTYPE_Q8_0, N, row, 0, 1, &operand, &outs, 1);
+    k->rows_dot(DTYPE_Q8_0, N, row, 0, 1, &operand, &outs, 1, NULL);
     assert_false(isfinite(out));
 }
 

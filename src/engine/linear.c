@@ -54,7 +54,8 @@ static void linear_rows(void *arg, size_t item, unsigned thread)
     const uint32_t left = j->w->rows - row, rows = left < ROWS_PER_ITEM ? left : ROWS_PER_ITEM;
     float **ptrs = j->ptrs + (size_t)thread * j->tokens;
     for (size_t t = 0; t < j->tokens; t++) ptrs[t] = j->out + t * j->out_stride + row;
-    j->x->k->rows_dot(j->w->type, j->w->cols, tensor_row(j->w, 0, row), j->w->row_bytes, rows, j->in, ptrs, j->tokens);
+    j->x->k->rows_dot(j->w->type, j->w->cols, tensor_row(j->w, 0, row), j->w->row_bytes, rows, j->in, ptrs, j->tokens,
+                      NULL);
 }
 
 void linear(const exec *x, const tensor *w, const acts *in, size_t tokens, float *out, size_t out_stride, float **ptrs)

@@ -92,7 +92,7 @@ static void absorb_head(void *arg, size_t head, unsigned thread)
     for (size_t t = 0; t < e->n; t++) out[t] = e->query + (t * hp->n_heads + head) * e->shape.key_dim;
     if (w == &j->w->k_b) {
         const void *const *in = acts_for(&e->head_acts, w) + head * e->n;
-        k->rows_dot(w->type, nope, tensor_row(w, (uint32_t)head, 0), w->row_bytes, hp->kv_lora, in, out, e->n);
+        k->rows_dot(w->type, nope, tensor_row(w, (uint32_t)head, 0), w->row_bytes, hp->kv_lora, in, out, e->n, NULL);
         return;
     }
     const float **q = (const float **)(out + e->moe.cap);
@@ -150,7 +150,7 @@ static void expand_head(void *arg, size_t head, unsigned thread)
     float **out = e->moe.ptrs + (size_t)thread * 4 * e->moe.cap;
     for (size_t t = 0; t < e->n; t++) out[t] = e->values + (t * hp->n_heads + head) * hp->value_dim;
     e->x.k->rows_dot(w->type, hp->kv_lora, rows, w->row_bytes, hp->value_dim, acts_for(&e->head_acts, w) + head * e->n,
-                     out, e->n);
+                     out, e->n, NULL);
 }
 
 void mla_expand(mp_engine *e, uint32_t layer)

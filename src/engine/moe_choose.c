@@ -54,7 +54,7 @@ static void score_probe(const choose_job *j, size_t i, unsigned thread)
         const float log_mix = logf(m->mix[t * s->n_used + k]);
         float *scores = m->scores + t * moe_full_budget(s) + (size_t)k * s->n_parts;
         m->x->k->rows_dot(w->probe.type, w->probe.cols, tensor_row(&w->probe, 0, first), w->probe.row_bytes, s->n_parts,
-                          &in, &scores, 1);
+                          &in, &scores, 1, NULL);
         for (uint32_t n = 0; n < s->n_parts; n++) scores[n] += w->probe_bias[first + n] + log_mix;
     }
 }
@@ -73,8 +73,8 @@ static void score_proxy(const choose_job *j, size_t i, unsigned thread)
         const size_t at = t * moe_full_budget(s) + slot;
         const uint32_t k = slot / s->n_parts, sub = m->experts[t * s->n_used + k] * s->n_parts + slot % s->n_parts;
         float *a = m->proxy + at * r, sum = 0;
-        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, 0), w->row_bytes, r, &in, &a, 1);
-        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, s->part_width), w->row_bytes, r, &in, &up, 1);
+        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, 0), w->row_bytes, r, &in, &a, 1, NULL);
+        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, s->part_width), w->row_bytes, r, &in, &up, 1, NULL);
         m->x->k->swiglu(a, up, a, r);
         for (uint32_t n = 0; n < r; n++) sum += fabsf(a[n]);
         m->scores[at] = logf(sum / (float)r) + logf(m->mix[t * s->n_used + k]);

@@ -143,8 +143,8 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
         out[i] = m->hidden + (begin + i) * s->part_width + row;
         up_out[i] = m->up + (begin + i) * s->part_width + row;
     }
-    k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n);
-    k->rows_dot(up->type, s->d, tensor_row(up, sub, up_row), up->row_bytes, end - row, up_in, up_out, n);
+    k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n, NULL);
+    k->rows_dot(up->type, s->d, tensor_row(up, sub, up_row), up->row_bytes, end - row, up_in, up_out, n, NULL);
     for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
     scale_rows(j, begin, stop, first, end - first);
 }
@@ -209,7 +209,7 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
         const uint32_t e = m->active[g];
         const size_t begin = m->group_start[e], n = m->group_start[e + 1] - begin;
         m->x->k->rows_dot(w->type, s->width, tensor_row(w, e, row), w->row_bytes, rows,
-                          acts_for(&m->hidden_acts, w) + begin, out, n);
+                          acts_for(&m->hidden_acts, w) + begin, out, n, NULL);
         for (size_t i = 0; i < n; i++) {
             float *y = j->y + m->pair_token[begin + i] * (size_t)s->d + row;
             for (uint32_t r = 0; r < rows; r++) y[r] += out[i][r];

@@ -207,9 +207,9 @@ INLINE vf expand(dtype type, scales s, size_t k)
 #include "tensor/simd_dot.h"
 
 void rows_dot_avx2(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
-                   float *const *out, size_t tokens)
+                   float *const *out, size_t tokens, const void *next)
 {
-    const dot_args a = {n, w, w_stride, rows, x, out};
+    const dot_args a = {n, w, w_stride, rows, x, out, next ? next : w};
     run_type(type, &a, tokens);
 }
 
@@ -238,10 +238,10 @@ INLINE vi pack_bytes(const vi *q)
 
 void quantize_act_avx2(const float *x, size_t n, void *out)
 {
-    uint8_t *quants = out, *scales_out = quants + n, *sums = scales_out + n / ACT_BLOCK * sizeof(float);
+    uint8_t *quants = out, *scales_out = quants + n, *sums = scales_out + n / 8, *half_sums = sums + n / 8;
     const vi magnitude = _mm256_set1_epi32(0x7fffffff);
-    for (size_t i = 0; i < n; i += ACT_BLOCK, scales_out += sizeof(float), sums += sizeof(float)) {
-        vi top = _mm256_setzero_si256(), sum = top, q[4];
+    for (size_t i = 0; i < n; i += ACT_BLOCK, scales_out += 4, sums += 4, half_sums += 8) {
+        vi top = _mm256_setzero_si256(), q[4];
         for (size_t k = 0; k < 4; k++) {
             const vi bits = _mm256_and_si256(_mm256_castps_si256(v_load(x + i + k * VL)), magnitude);
             top = _mm256_max_epi32(top, bits); /* as integers NaN is largest of all */
@@ -251,14 +251,13 @@ void quantize_act_avx2(const float *x, size_t n, void *out)
         memcpy(&largest, &largest_bits, sizeof largest);
         const float scale = largest <= ACT_TINY ? 0.0f : largest / 127.0f;
         const vf inverse = v_set1(largest > ACT_TINY ? 127.0f / largest : 0.0f);
-        for (size_t k = 0; k < 4; k++) {
-            q[k] = _mm256_cvtps_epi32(v_mul(v_load(x + i + k * VL), inverse));
-            sum = _mm256_add_epi32(sum, q[k]);
-        }
-        const float scale_sum = scale * (float)sum_of_eight(sum);
+        for (size_t k = 0; k < 4; k++) q[k] = _mm256_cvtps_epi32(v_mul(v_load(x + i + k * VL), inverse));
+        const int sum0 = sum_of_eight(_mm256_add_epi32(q[0], q[1])), sum1 = sum_of_eight(_mm256_add_epi32(q[2], q[3]));
+        const float sum = scale * (float)(sum0 + sum1), halves[2] = {scale * (float)sum0, scale * (float)sum1};
         _mm256_storeu_si256((__m256i *)(quants + i), pack_bytes(q));
         memcpy(scales_out, &scale, sizeof scale);
-        memcpy(sums, &scale_sum, sizeof scale_sum);
+        memcpy(sums, &sum, sizeof sum);
+        memcpy(half_sums, halves, sizeof halves);
     }
 }
 

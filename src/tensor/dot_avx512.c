@@ -1,248 +1,414 @@
-/* dot_avx512.c: rows_dot and the quantizer of its activations for AVX-512 with VNNI.
+/* dot_avx512.c: rows_dot and the quantizer of its activations for AVX-512 with VNNI and VBMI.
  *
- * vpdpbusd multiplies unsigned weights by signed activations and adds groups of four, so a vector of 64 weights gives
- * 16 sums that each belong to one run of equal scale. The weights are made unsigned: four and five bits as they are,
- * Q8_0 plus 128, Q6_K with its stored 32. For the last two the surplus is taken off exactly, in integers (`base`, once
- * per token for all rows of a tile); offsets and minima of the others go through the activation's scale_sum, one
- * operation for a chunk. */
+ * vpdpbusd multiplies unsigned bytes (weights) by signed ones (activations) and adds groups of four into 32 bits. The
+ * lanes of a vector of sums are 16 rows, so that scales are one multiplication for 16 x 32 products:
+ *
+ *     sum = 0; for every run of 32 elements (Q6_K: 16), ascending:
+ *         sum = fma(int_dot, wscale * xscale, sum);  sum = fma(wmin, xscale * (sum of the run's quants), sum)
+ *
+ * where wmin holds the format's min, or what makes up for unsigned weights. Integers are exact, so an output's bits
+ * depend on its row and token alone, and there are two ways to the same ones:
+ *
+ *   direct   few tokens: weights go from memory to registers as quads (quads_avx512.h), four rows a vector; their
+ *            partial sums are added up into the 16 lanes.
+ *   panel    many: a chunk of 256 elements of 16 rows is unpacked once into 4 KB, interleaved so that a vector holds
+ *            four consecutive elements of each row; then every token passes over it with no shuffle at all. */
 #if defined(__x86_64__)
 
-#include "tensor/simd_avx512.h"
+#include "tensor/quads_avx512.h"
 
-enum { STEPS = 4, TILE_TOKENS = 4 };
-typedef __m512i vi;
-typedef __m512 scales; /* of the runs of a chunk: 8 in the low half, with their minima above, or 16 (Q6_K) */
+enum { TILE_TOKENS = 4 };
+#include "tensor/simd_dot_float.h"
 
-/* Runs of 32 with a scale and a min each, in the nibble order of Q4_K. */
-INLINE bool is_k_min(dtype type)
+enum { LANES = 16, DIRECT_TOKENS = 4, PANEL_TOKENS = 8, PANEL_PASS = 128 };
+
+/* Where a quantized activation's planes are (kernels_impl.h). */
+typedef struct token {
+    const uint8_t *quants, *scales, *sums, *half_sums;
+} token;
+
+INLINE token token_at(const void *x, size_t n, size_t at)
 {
-    return type == DTYPE_Q4_K || type == DTYPE_Q5_K;
+    return (token){(const uint8_t *)act_quants(x) + at, act_scales(x, n) + at / 8, act_sums(x, n) + at / 8,
+                   act_half_sums(x, n) + at / 4};
 }
 
-/* The two Q4_K runs, or 32-element blocks, whose quants make up step k. */
-INLINE size_t low_block(dtype type, size_t k)
+INLINE vf broadcast_f32(const uint8_t *p)
 {
-    return is_k_min(type) ? k / 2 * 4 + k % 2 : 2 * k;
+    return v_set1(load_f32(p));
 }
 
-INLINE size_t high_block(dtype type, size_t k)
-{
-    return is_k_min(type) ? low_block(type, k) + 2 : 2 * k + 1;
-}
+/* ---- scales of 16 rows --------------------------------------------------------------------------------------- */
 
-INLINE vi two_halves(const void *lo, const void *hi)
-{
-    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(lo)), _mm256_loadu_si256(hi), 1);
-}
+/* What stands in the blocks of a chunk, brought together by scalar loads: the vector units have enough to do. Filled a
+ * chunk ahead, since vectors read what was written in pieces. */
+typedef struct raw_scales {
+    uint16_t d[CHUNK_RUNS][LANES], m[CHUNK_RUNS][LANES]; /* of K-quants only [0] */
+    uint8_t levels[LANES][16];                           /* K-quants: scales, minima */
+} __attribute__((aligned(64))) raw_scales;
 
-/* 16-bit shift counts, one per quarter of the vector */
-INLINE vi quarters(int q0, int q1, int q2, int q3)
-{
-    return _mm512_setr_epi32(q0, q0, q0, q0, q1, q1, q1, q1, q2, q2, q2, q2, q3, q3, q3, q3);
-}
+/* One row for every lane: s[run][lane], Q6_K two runs of 16 for each of 32. */
+typedef struct run_scales {
+    float s[2 * CHUNK_RUNS][LANES], m[2 * CHUNK_RUNS][LANES];
+} __attribute__((aligned(64))) run_scales;
 
-/* Nibbles of two blocks of 32, `stride` bytes apart, in order. */
-INLINE vi two_blocks(const uint8_t *quants, size_t stride)
+INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane, raw_scales *raw)
 {
-    const __m128i lo = _mm_loadu_si128((const __m128i *)quants);
-    const __m128i hi = _mm_loadu_si128((const __m128i *)(quants + stride));
-    const vi bytes = _mm512_mask_broadcast_i32x4(_mm512_broadcast_i32x4(lo), 0xff00, hi);
-    const vi shifted = _mm512_srlv_epi16(bytes, quarters(0, 0x40004, 0, 0x40004));
-    return _mm512_and_si512(shifted, _mm512_set1_epi8(15));
-}
-
-/* With their fifth bits, one of 32 at each of `high`. */
-INLINE vi two_blocks_of_five(const uint8_t *high, const uint8_t *quants, size_t stride)
-{
-    const __mmask64 fifth = load_u32(high) | (uint64_t)load_u32(high + stride) << 32;
-    return _mm512_or_si512(two_blocks(quants, stride), _mm512_maskz_set1_epi8(fifth, 16));
-}
-
-INLINE vi k_nibbles(const uint8_t *quants, size_t k)
-{
-    const vi bytes = _mm512_loadu_si512(quants + k / 2 * 64);
-    return _mm512_and_si512(k % 2 ? _mm512_srli_epi16(bytes, 4) : bytes, _mm512_set1_epi8(15));
-}
-
-INLINE vi weights_q5_k(const uint8_t *w, size_t k)
-{
-    const vi high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(w + Q5_K_HIGH)));
-    const vi lo_bit = _mm512_set1_epi8((char)(1 << low_block(DTYPE_Q5_K, k)));
-    const vi bits = _mm512_mask_set1_epi8(lo_bit, 0xffffffff00000000, (char)(1 << high_block(DTYPE_Q5_K, k)));
-    const __mmask64 fifth = _mm512_test_epi8_mask(high, bits);
-    return _mm512_or_si512(k_nibbles(w + Q5_K_QUANTS, k), _mm512_maskz_set1_epi8(fifth, 16));
-}
-
-INLINE vi weights_q6_k(const uint8_t *w, size_t k)
-{
-    vi low = _mm512_loadu_si512(w + k / 2 * 64);
-    vi high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(w + Q6_K_HIGH + k / 2 * 32)));
-    if (k % 2) {
-        low = _mm512_srli_epi16(low, 4);
-        high = _mm512_srlv_epi16(high, quarters(0, 0, 0x20002, 0x20002));
+    if (type == DTYPE_Q6_K) {
+        raw->d[0][lane] = load_u16(w + Q6_K_D);
+        memcpy(raw->levels[lane], w + Q6_K_SCALES, 16);
+    } else if (is_k(type)) {
+        uint64_t levels[2];
+        q4_k_scales(w + Q4_K_SCALES, &levels[0], &levels[1]);
+        memcpy(raw->levels[lane], levels, sizeof levels);
+        raw->d[0][lane] = load_u16(w);
+        raw->m[0][lane] = load_u16(w + Q4_K_DMIN);
     } else {
-        high = _mm512_sllv_epi16(high, quarters(0x40004, 0x40004, 0x20002, 0x20002));
-    }
-    const vi both = _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, high, 0xca); /* 15 ? low : high */
-    return _mm512_and_si512(both, _mm512_set1_epi8(63));
-}
-
-INLINE vi weights(dtype type, const uint8_t *w, size_t k)
-{
-    switch (type) {
-    case DTYPE_Q4_0:
-        return two_blocks(w + 2 * k * Q4_0_BYTES + 2, Q4_0_BYTES);
-    case DTYPE_Q4_1:
-        return two_blocks(w + 2 * k * Q4_1_BYTES + Q4_1_QUANTS, Q4_1_BYTES);
-    case DTYPE_Q5_0:
-        w += 2 * k * Q5_0_BYTES;
-        return two_blocks_of_five(w + Q5_0_HIGH, w + Q5_0_QUANTS, Q5_0_BYTES);
-    case DTYPE_Q5_1:
-        w += 2 * k * Q5_1_BYTES;
-        return two_blocks_of_five(w + Q5_1_HIGH, w + Q5_1_QUANTS, Q5_1_BYTES);
-    case DTYPE_Q4_K:
-        return k_nibbles(w + Q4_K_QUANTS, k);
-    case DTYPE_Q5_K:
-        return weights_q5_k(w, k);
-    case DTYPE_Q6_K:
-        return weights_q6_k(w, k);
-    default:
-        w += 2 * k * Q8_0_BYTES + 2;
-        return _mm512_xor_si512(two_halves(w, w + Q8_0_BYTES), _mm512_set1_epi8(-128));
+#pragma GCC unroll 8
+        for (size_t run = 0; run < runs; run++) {
+            raw->d[run][lane] = load_u16(w + run * block_bytes(type));
+            if (has_min(type)) raw->m[run][lane] = load_u16(w + run * block_bytes(type) + 2);
+        }
     }
 }
 
-INLINE vi activation(dtype type, const int8_t *x, size_t k)
+/* Row l G + g of 4 G rows belongs to lane 4 l + g, where quads leave its sum. */
+INLINE void raw_load(dtype type, size_t G, const uint8_t *w, size_t stride, size_t runs, raw_scales *raw)
 {
-    if (!is_k_min(type)) return _mm512_loadu_si512(x + 64 * k);
-    return two_halves(x + low_block(type, k) * ACT_BLOCK, x + high_block(type, k) * ACT_BLOCK);
-}
-
-INLINE vi base(dtype type, vi x)
-{
-    const vi zero = _mm512_setzero_si512();
-    if (type != DTYPE_Q8_0 && type != DTYPE_Q6_K) return zero;
-    const vi surplus = _mm512_set1_epi8(type == DTYPE_Q8_0 ? -128 : 32); /* -128: 128 unsigned */
-    return _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, surplus, x));
-}
-
-INLINE vf int_dot(dtype type, vi b, vi w, vi x)
-{
-    (void)type;
-    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(b, w, x));
-}
-
-/* The F16 factors of the 8 blocks of a chunk. Q4_0's are all among the first 64 words, nine apart. */
-INLINE scales factors_q4_0(const uint8_t *w)
-{
-    const vi at = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
-    const vi words = _mm512_permutex2var_epi16(_mm512_loadu_si512(w), at, _mm512_loadu_si512(w + 64));
-    return _mm512_castps256_ps512(_mm256_cvtph_ps(_mm512_castsi512_si128(words)));
-}
-
-/* The first four bytes of 8 blocks. */
-INLINE __m256i block_heads(const uint8_t *w, int bytes)
-{
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i at = _mm256_mullo_epi32(lanes, _mm256_set1_epi32(bytes));
-    return _mm256_i32gather_epi32((const int *)(const void *)w, at, 1);
-}
-
-INLINE __m256 low_halves(__m256i words)
-{
-    return _mm256_cvtph_ps(_mm256_cvtepi32_epi16(words));
-}
-
-INLINE scales factors_of(const uint8_t *w, int bytes)
-{
-    return _mm512_castps256_ps512(low_halves(block_heads(w, bytes)));
-}
-
-/* d in the low half, m in the high one. */
-INLINE scales factors_and_minima(const uint8_t *w, int bytes)
-{
-    const __m256i heads = block_heads(w, bytes);
-    return _mm512_insertf32x8(_mm512_castps256_ps512(low_halves(heads)), low_halves(_mm256_srli_epi32(heads, 16)), 1);
-}
-
-INLINE scales factors_q6_k(const uint8_t *w)
-{
-    return v_mul(v_load_i8(w + Q6_K_SCALES), broadcast_f16(w + Q6_K_D));
-}
-
-INLINE scales weight_scales(dtype type, const uint8_t *w)
-{
-    switch (type) {
-    case DTYPE_Q4_0:
-        return factors_q4_0(w);
-    case DTYPE_Q8_0:
-        return factors_of(w, Q8_0_BYTES);
-    case DTYPE_Q5_0:
-        return factors_of(w, Q5_0_BYTES);
-    case DTYPE_Q4_1:
-        return factors_and_minima(w, Q4_1_BYTES); /* minima in the high half: see weight_min */
-    case DTYPE_Q5_1:
-        return factors_and_minima(w, Q5_1_BYTES);
-    case DTYPE_Q4_K:
-    case DTYPE_Q5_K:
-        return q4_k_factors(w);
-    default:
-        return factors_q6_k(w);
+    for (size_t r = 0; r < 4 * G; r++) {
+        const size_t lane = r / G * 4 + r % G;
+        if (runs == CHUNK_RUNS)
+            raw_load_lane(type, w + r * stride, CHUNK_RUNS, lane, raw);
+        else
+            raw_load_lane(type, w + r * stride, runs, lane, raw);
     }
 }
 
-INLINE bool has_min(dtype type)
+INLINE vf load_f16_lanes(const uint16_t *p)
 {
-    return type != DTYPE_Q8_0 && type != DTYPE_Q6_K;
+    return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)p));
 }
 
-/* What scale_sum is multiplied with, in the low half; zeros above. */
-INLINE vf weight_min(dtype type, scales ws)
+/* levels [16 lanes][16] into [16][16 lanes]. */
+INLINE void transpose_levels(const raw_scales *raw, vi *out)
 {
-    if (type == DTYPE_Q4_0) return _mm512_maskz_mul_ps(0x00ff, ws, v_set1(-8));
-    if (type == DTYPE_Q5_0) return _mm512_maskz_mul_ps(0x00ff, ws, v_set1(-16));
-    return _mm512_zextps256_ps512(upper(ws));
+    vi v[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) v[i] = interleave_bytes(_mm512_load_si512(raw->levels[4 * i]));
+    transpose_words(v); /* lane l of v[e]: level 4 l + e of all rows */
+#pragma GCC unroll 4
+    for (size_t e = 0; e < 4; e++) out[e] = v[e];
 }
 
-INLINE vf load_sums(const uint8_t *p)
+INLINE vf level_floats(dtype type, const vi *levels, size_t i)
 {
-    return _mm512_zextps256_ps512(_mm256_loadu_ps((const float *)(const void *)p));
+    const __m128i bytes = _mm_load_si128((const __m128i *)(const void *)&levels[i % 4] + i / 4);
+    return _mm512_cvtepi32_ps(type == DTYPE_Q6_K ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
 }
 
-INLINE scales activation_scales(dtype type, const uint8_t *p)
+INLINE void decode_k_scales(dtype type, const raw_scales *raw, run_scales *out)
 {
-    const scales s = _mm512_castps256_ps512(_mm256_loadu_ps((const float *)(const void *)p));
-    if (type != DTYPE_Q6_K) return s;
-    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), s);
+    vi levels[4];
+    transpose_levels(raw, levels);
+    const vf d = load_f16_lanes(raw->d[0]);
+    const vf offset = v_set1((float)-run_offset(type));
+    const vf dmin = has_min(type) ? v_sub(v_zero(), load_f16_lanes(raw->m[0])) : v_zero();
+    const size_t runs = type == DTYPE_Q6_K ? 2 * CHUNK_RUNS : CHUNK_RUNS;
+#pragma GCC unroll 16
+    for (size_t i = 0; i < runs; i++) {
+        const vf s = v_mul(level_floats(type, levels, i), d);
+        v_store(out->s[i], s);
+        v_store(out->m[i], has_min(type) ? v_mul(level_floats(type, levels, i + 8), dmin) : v_mul(s, offset));
+    }
 }
 
-INLINE scales scales_mul(scales a, scales b)
+INLINE void decode_scales(dtype type, const raw_scales *raw, size_t runs, run_scales *out)
 {
-    return _mm512_mul_ps(a, b);
+    if (is_k(type)) {
+        decode_k_scales(type, raw, out);
+        return;
+    }
+    const vf offset = v_set1((float)-run_offset(type));
+    for (size_t i = 0; i < runs; i++) {
+        const vf s = load_f16_lanes(raw->d[i]);
+        v_store(out->s[i], s);
+        v_store(out->m[i], has_min(type) ? load_f16_lanes(raw->m[i]) : v_mul(s, offset));
+    }
 }
 
-/* The scale of each of the 16 sums of step k. */
-INLINE vf expand(dtype type, scales s, size_t k)
+/* ---- sums of a run ---------------------------------------------------------------------------------------------- */
+
+/* One run for one token: i counts runs of 32, or of 16 where `halves`. */
+INLINE vf add_run(const run_scales *s, size_t i, bool halves, const token *x, vi dot, vf sum)
 {
-    const int q = 4 * (int)k, lo = (int)low_block(type, k), hi = (int)high_block(type, k);
-    const vi at = type == DTYPE_Q6_K ? quarters(q, q + 1, q + 2, q + 3) : quarters(lo, lo, hi, hi);
-    return _mm512_permutexvar_ps(at, s);
+    const size_t run = halves ? i / 2 : i;
+    const vf scale = v_mul(v_load(s->s[i]), broadcast_f32(x->scales + run * sizeof(float)));
+    const vf x_sum = broadcast_f32((halves ? x->half_sums : x->sums) + i * sizeof(float));
+    return v_fma(v_load(s->m[i]), x_sum, v_fma(_mm512_cvtepi32_ps(dot), scale, sum));
 }
 
-#include "tensor/simd_dot.h"
+/* ---- direct ----------------------------------------------------------------------------------------------------- */
+
+/* Four words of each of G quads into lanes 4 l + g: the sums of 4 G rows. */
+INLINE vi add_up(size_t G, const vi *quads)
+{
+    if (G == 1) {
+        const vi pairs = _mm512_add_epi32(quads[0], _mm512_shuffle_epi32(quads[0], _MM_PERM_CDAB));
+        return _mm512_add_epi32(pairs, _mm512_shuffle_epi32(pairs, _MM_PERM_BADC));
+    }
+    const vi a = _mm512_add_epi32(_mm512_unpacklo_epi32(quads[0], quads[1]),
+                                  _mm512_unpackhi_epi32(quads[0], quads[1])); /* 0 1 0 1 */
+    if (G == 2) return _mm512_add_epi32(a, _mm512_shuffle_epi32(a, _MM_PERM_BADC));
+    const vi b = _mm512_add_epi32(_mm512_unpacklo_epi32(quads[2], quads[3]), _mm512_unpackhi_epi32(quads[2], quads[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+INLINE vi broadcast_16(const uint8_t *p)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+
+/* Asks for `bytes` that are wanted a tile later, a few lines at a time: there are but so many requests under way. */
+INLINE void ask_ahead(const uint8_t *next, size_t bytes)
+{
+#pragma GCC unroll 16
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + b, 0, 2); /* into level 2 */
+}
+
+/* Runs i .. i + N of a chunk. Two at a time where they share their bytes in memory. */
+INLINE void direct_runs(dtype type, size_t G, size_t T, size_t N, size_t i, const uint8_t *w, size_t stride,
+                        const run_scales *s, const token *x, const uint8_t *next, vf *sums)
+{
+    enum { MOST = 2 };
+    const size_t bytes = N * 4 * G * chunk_bytes(type) / CHUNK_RUNS;
+    ask_ahead(next + i / N * bytes, bytes);
+    const bool halves = type == DTYPE_Q6_K;
+    vi dots[DIRECT_TOKENS][MOST][2][4];
+#pragma GCC unroll 4
+    for (size_t g = 0; g < G; g++) {
+#pragma GCC unroll 2
+        for (size_t k = 0; k < N; k++) {
+            vi quad[2];
+            quad_run(type, w + g * stride, G * stride, i + k, quad);
+#pragma GCC unroll 4
+            for (size_t t = 0; t < T; t++) {
+                const uint8_t *q = x[t].quants + (i + k) * RUN;
+                const vi lo = _mm512_dpbusd_epi32(_mm512_setzero_si512(), quad[0], broadcast_16(q));
+                dots[t][k][0][g] = lo;
+                dots[t][k][halves][g] =
+                    _mm512_dpbusd_epi32(halves ? _mm512_setzero_si512() : lo, quad[1], broadcast_16(q + 16));
+            }
+        }
+    }
+#pragma GCC unroll 2
+    for (size_t k = 0; k < N; k++) {
+#pragma GCC unroll 4
+        for (size_t t = 0; t < T; t++) {
+#pragma GCC unroll 2
+            for (size_t h = 0; h <= halves; h++) {
+                const size_t run = halves ? 2 * (i + k) + h : i + k;
+                sums[t] = add_run(s, run, halves, &x[t], add_up(G, dots[t][k][h]), sums[t]);
+            }
+        }
+    }
+}
+
+INLINE void direct_chunk(dtype type, size_t G, size_t T, const uint8_t *w, size_t stride, size_t runs,
+                         const run_scales *s, const token *x, const uint8_t *next, vf *sums)
+{
+    if (runs == CHUNK_RUNS) {
+        const size_t N = is_k(type) && T <= 2 ? 2 : 1;
+#pragma GCC unroll 8
+        for (size_t i = 0; i < CHUNK_RUNS; i += N) direct_runs(type, G, T, N, i, w, stride, s, x, next, sums);
+    } else {
+        for (size_t i = 0; i < runs; i++) direct_runs(type, G, T, 1, i, w, stride, s, x, next, sums);
+    }
+}
+
+INLINE void direct(dtype type, size_t G, size_t T, const dot_args *a, size_t r0, size_t t0)
+{
+    const uint8_t *w0 = a->w + r0 * a->w_stride, *w = w0;
+    const uint8_t *next_tile = r0 + 8 * G <= a->rows ? w0 + 4 * G * a->w_stride : a->next;
+    raw_scales raw;
+    run_scales s;
+    vf sums[DIRECT_TOKENS];
+    if (G < 4) memset(&raw, 0, sizeof raw);
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) sums[t] = v_zero();
+    size_t runs = a->n < CHUNK ? a->n / RUN : CHUNK_RUNS;
+    raw_load(type, G, w, a->w_stride, runs, &raw);
+    for (size_t c = 0; c < a->n; c += CHUNK, w += chunk_bytes(type)) {
+        token x[DIRECT_TOKENS];
+        const size_t here = runs, left = a->n - c - here * RUN;
+        decode_scales(type, &raw, here, &s);
+        runs = left < CHUNK ? left / RUN : CHUNK_RUNS;
+        if (runs) raw_load(type, G, w + chunk_bytes(type), a->w_stride, runs, &raw);
+        const uint8_t *next = next_tile + 4 * G * (c / CHUNK) * chunk_bytes(type);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < T; t++) x[t] = token_at(a->x[t0 + t], a->n, c);
+        direct_chunk(type, G, T, w, a->w_stride, here, &s, x, next, sums);
+    }
+    for (size_t t = 0; t < T; t++) {
+        float lanes[LANES];
+        v_store(lanes, sums[t]);
+        for (size_t r = 0; r < 4 * G; r++) a->out[t0 + t][r0 + r] = lanes[r / G * 4 + r % G];
+    }
+}
+
+INLINE void direct_tokens(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
+{
+    size_t t = t0;
+    for (; t + 4 <= t0 + tokens; t += 4) direct(type, 4, 4, a, r0, t);
+    for (; t + 2 <= t0 + tokens; t += 2) direct(type, 4, 2, a, r0, t);
+    for (; t < t0 + tokens; t++) direct(type, 4, 1, a, r0, t);
+}
+
+/* ---- panel ------------------------------------------------------------------------------------------------------ */
+
+typedef struct panel {
+    uint8_t w[CHUNK / 4][LANES][4]; /* [element / 4][row][element % 4] */
+    run_scales s;
+    size_t runs;
+} __attribute__((aligned(64))) panel;
+
+INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs, panel *p)
+{
+    raw_scales raw;
+    raw_load(type, 4, w, stride, runs, &raw);
+    p->runs = runs;
+    for (size_t i = 0; i < CHUNK_RUNS; i++) {
+        if (i >= runs) break;
+        vi quads[2][4];
+#pragma GCC unroll 4
+        for (size_t g = 0; g < 4; g++) {
+            vi quad[2];
+            quad_run(type, w + g * stride, 4 * stride, i, quad);
+            quads[0][g] = quad[0];
+            quads[1][g] = quad[1];
+        }
+#pragma GCC unroll 2
+        for (size_t h = 0; h < 2; h++) {
+            transpose_words(quads[h]);
+#pragma GCC unroll 4
+            for (size_t e = 0; e < 4; e++) _mm512_store_si512(p->w[i * 8 + h * 4 + e], quads[h][e]);
+        }
+    }
+    decode_scales(type, &raw, runs, &p->s);
+}
+
+/* T tokens over a chunk. */
+INLINE void panel_tokens(dtype type, size_t T, const panel *p, const token *x, float (*sums)[LANES])
+{
+    const bool halves = type == DTYPE_Q6_K;
+    const size_t steps = halves ? 4 : 8;
+    vf sum[PANEL_TOKENS];
+#pragma GCC unroll 8
+    for (size_t t = 0; t < T; t++) sum[t] = v_load(sums[t]);
+    for (size_t i = 0; i < p->runs * (halves ? 2 : 1); i++) {
+        vi dot[PANEL_TOKENS];
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; t++) dot[t] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (size_t e = 0; e < steps; e++) {
+            const vi w = _mm512_load_si512(p->w[i * steps + e]);
+#pragma GCC unroll 8
+            for (size_t t = 0; t < T; t++) {
+                const vi q = _mm512_set1_epi32((int)load_u32(x[t].quants + (i * steps + e) * 4));
+                dot[t] = _mm512_dpbusd_epi32(dot[t], w, q);
+            }
+        }
+#pragma GCC unroll 8
+        for (size_t t = 0; t < T; t++) sum[t] = add_run(&p->s, i, halves, &x[t], dot[t], sum[t]);
+    }
+#pragma GCC unroll 8
+    for (size_t t = 0; t < T; t++) v_store(sums[t], sum[t]);
+}
+
+INLINE void panel_chunk(dtype type, const panel *p, const dot_args *a, size_t c, size_t t0, size_t tokens,
+                        float (*sums)[LANES])
+{
+    for (size_t t = 0; t < tokens;) {
+        const size_t T = t + PANEL_TOKENS <= tokens ? PANEL_TOKENS : t + 4 <= tokens ? 4 : 1;
+        token x[PANEL_TOKENS];
+        for (size_t i = 0; i < T; i++) x[i] = token_at(a->x[t0 + t + i], a->n, c);
+        if (T == PANEL_TOKENS)
+            panel_tokens(type, PANEL_TOKENS, p, x, sums + t);
+        else if (T == 4)
+            panel_tokens(type, 4, p, x, sums + t);
+        else
+            panel_tokens(type, 1, p, x, sums + t);
+        t += T;
+    }
+}
+
+INLINE void panel_rows(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
+{
+    float sums[PANEL_PASS][LANES] __attribute__((aligned(64)));
+    panel p;
+    memset(sums, 0, tokens * sizeof *sums);
+    for (size_t c = 0; c < a->n; c += CHUNK) {
+        const size_t left = a->n - c;
+        panel_pack(type, a->w + r0 * a->w_stride + c / CHUNK * chunk_bytes(type), a->w_stride,
+                   left < CHUNK ? left / RUN : CHUNK_RUNS, &p);
+        panel_chunk(type, &p, a, c, t0, tokens, sums);
+    }
+    for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], sizeof *sums);
+}
+
+/* ---- all rows and tokens ---------------------------------------------------------------------------------------- */
+
+/* From this many tokens on a panel pays. */
+enum { PANEL_FROM = 6 };
+
+INLINE void sixteen_rows(dtype type, const dot_args *a, size_t r0, size_t tokens)
+{
+    for (size_t t = 0; t < tokens; t += PANEL_PASS) {
+        const size_t left = tokens - t, count = left < PANEL_PASS ? left : PANEL_PASS;
+        if (count >= PANEL_FROM)
+            panel_rows(type, a, r0, t, count);
+        else
+            direct_tokens(type, a, r0, t, count);
+    }
+}
+
+/* Rows that do not fill a tile end with one that overlaps those before, which come out the same. */
+INLINE void run(dtype type, const dot_args *a, size_t tokens)
+{
+    size_t r = 0;
+    for (; r + 16 <= a->rows; r += 16) sixteen_rows(type, a, r, tokens);
+    if (r < a->rows && r > 0 && tokens >= PANEL_FROM) {
+        sixteen_rows(type, a, a->rows - 16, tokens);
+        return;
+    }
+    for (; r + 4 <= a->rows; r += 4)
+        for (size_t t = 0; t < tokens; t++) direct(type, 1, 1, a, r, t);
+    if (r == a->rows) return;
+    for (size_t t = 0; t < tokens; t++) {
+        if (a->rows > 4) {
+            direct(type, 1, 1, a, a->rows - 4, t);
+            continue;
+        }
+        for (size_t i = r; i < a->rows; i++) { /* fewer than four in all: four times the same */
+            float lanes[4], *out = lanes;
+            const dot_args one = {a->n, a->w + i * a->w_stride, 0, 4, a->x + t, &out, a->next};
+            direct(type, 1, 1, &one, 0, 0);
+            a->out[t][i] = lanes[0];
+        }
+    }
+}
 
 void rows_dot_avx512(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
-                     float *const *out, size_t tokens)
+                     float *const *out, size_t tokens, const void *next)
 {
-    const dot_args a = {n, w, w_stride, rows, x, out};
+    const dot_args a = {n, w, w_stride, rows, x, out, next ? next : w};
     run_type(type, &a, tokens);
 }
 
 void quantize_act_avx512(const float *x, size_t n, void *out)
 {
-    uint8_t *quants = out, *scales_out = quants + n, *sums = scales_out + n / ACT_BLOCK * sizeof(float);
+    uint8_t *quants = out, *scales = quants + n, *sums = scales + n / 8, *half_sums = sums + n / 8;
     const vi magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t i = 0; i < n; i += ACT_BLOCK, scales_out += sizeof(float), sums += sizeof(float)) {
+    for (size_t i = 0; i < n; i += ACT_BLOCK, scales += 4, sums += 4, half_sums += 8) {
         const vf lo = v_load(x + i), hi = v_load(x + i + VL);
         const vi bits = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
                                          _mm512_and_si512(_mm512_castps_si512(hi), magnitude));
@@ -252,11 +418,13 @@ void quantize_act_avx512(const float *x, size_t n, void *out)
         const float scale = largest <= ACT_TINY ? 0.0f : largest / 127.0f;
         const vf inverse = v_set1(largest > ACT_TINY ? 127.0f / largest : 0.0f);
         const vi q0 = _mm512_cvtps_epi32(v_mul(lo, inverse)), q1 = _mm512_cvtps_epi32(v_mul(hi, inverse));
-        const float scale_sum = scale * (float)_mm512_reduce_add_epi32(_mm512_add_epi32(q0, q1));
+        const int sum0 = _mm512_reduce_add_epi32(q0), sum1 = _mm512_reduce_add_epi32(q1);
+        const float sum = scale * (float)(sum0 + sum1), halves[2] = {scale * (float)sum0, scale * (float)sum1};
         _mm_storeu_si128((__m128i *)(quants + i), _mm512_cvtepi32_epi8(q0));
         _mm_storeu_si128((__m128i *)(quants + i + VL), _mm512_cvtepi32_epi8(q1));
-        memcpy(scales_out, &scale, sizeof scale);
-        memcpy(sums, &scale_sum, sizeof scale_sum);
+        memcpy(scales, &scale, sizeof scale);
+        memcpy(sums, &sum, sizeof sum);
+        memcpy(half_sums, halves, sizeof halves);
     }
 }
 

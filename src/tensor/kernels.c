@@ -10,7 +10,7 @@
 
 size_t kernels_act_bytes(size_t n)
 {
-    return n + n / ACT_BLOCK * 2 * sizeof(float);
+    return n + n / ACT_BLOCK * 4 * sizeof(float);
 }
 
 static bool always(void)
@@ -36,7 +36,7 @@ static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 #endif
 

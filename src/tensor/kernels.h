@@ -15,14 +15,15 @@ typedef struct kernels {
     const char *isa; /* "ref", "avx2", "avx512" */
 
     /* Activations for quantized weights: x [n] into `out` [kernels_act_bytes(n)], n a multiple of 32: per block of 32 a
-     * signed 8-bit vector, its F32 scale and the F32 value scale * sum. */
+     * signed 8-bit vector, its F32 scale and the F32 value scale * sum, of the block and of its halves. */
     void (*quantize_act)(const float *x, size_t n, void *out);
 
     /* out[t][r] = sum_i W[r][i] * x[t][i], r in [0, rows), t in [0, tokens).
      * W: `rows` rows of n elements of `type`, w_stride bytes apart, at any byte address. x[t]: F32 [n] (F32, F16, BF16
-     * weights) or a quantized activation (the others). out[t]: F32, at least [rows]. */
+     * weights) or a quantized activation (the others). out[t]: F32, at least [rows]. next: the address of what this
+     * thread will read after this call, brought nearer meanwhile; a hint, NULL where unknown. */
     void (*rows_dot)(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
-                     float *const *out, size_t tokens);
+                     float *const *out, size_t tokens, const void *next);
 
     /* y[t][c] += sum_j a[t][j] * R[j][c], c in [0, width), j in [0, rows), t in [0, tokens); j in ascending order.
      * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width]. */

@@ -2,9 +2,9 @@
  * activation.
  *
  * The activation of n elements is planar, so that the scales of several blocks are one load:
- *     i8 quants[n], f32 scale[n / 32], f32 scale_sum[n / 32]
- * with x_i = scale quants_i and scale_sum = scale * (sum of the block's quants), which is what a weight format with a
- * constant or a min per block multiplies that constant with. It has no alignment. */
+ *     i8 quants[n], f32 scale[n / 32], f32 sum[n / 32], f32 half_sum[n / 16]
+ * with x_i = scale quants_i and the sums scale * (sum of quants) over 32 or 16 of them, which is what a weight format
+ * with a constant or a min per run multiplies that constant with. It has no alignment. */
 #ifndef TENSOR_KERNELS_IMPL_H
 #define TENSOR_KERNELS_IMPL_H
 
@@ -28,7 +28,12 @@ static inline const uint8_t *act_scales(const void *act, size_t n)
 
 static inline const uint8_t *act_sums(const void *act, size_t n)
 {
-    return (const uint8_t *)act + n + n / ACT_BLOCK * sizeof(float);
+    return act_scales(act, n) + n / ACT_BLOCK * sizeof(float);
+}
+
+static inline const uint8_t *act_half_sums(const void *act, size_t n)
+{
+    return act_sums(act, n) + n / ACT_BLOCK * sizeof(float);
 }
 
 extern const kernels KERNELS_REF;
@@ -39,7 +44,7 @@ extern const kernels KERNELS_AVX2, KERNELS_AVX512;
 #define KERNELS_DECLARE(isa)                                                                                           \
     void quantize_act_##isa(const float *x, size_t n, void *out);                                                      \
     void rows_dot_##isa(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,       \
-                        float *const *out, size_t tokens);                                                             \
+                        float *const *out, size_t tokens, const void *next);                                           \
     void rows_accumulate_##isa(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,                  \
                                const float *const *a, float *const *y, size_t tokens);
 KERNELS_DECLARE(avx2)

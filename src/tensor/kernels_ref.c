@@ -44,15 +44,16 @@ static void quantize_act(const float *x, size_t n, void *out)
         const float largest = largest_magnitude(x + i, ACT_BLOCK);
         const float inverse = largest > ACT_TINY ? 127.0f / largest : 0.0f;
         const float scale = largest <= ACT_TINY ? 0.0f : largest / 127.0f;
-        int sum = 0;
+        int sum[2] = {0};
         for (size_t k = 0; k < ACT_BLOCK; k++) {
             const int q = isfinite(largest) ? (int)lrintf(x[i + k] * inverse) : 0;
             bytes[i + k] = (uint8_t)(int8_t)q;
-            sum += q;
+            sum[k / 16] += q;
         }
-        const float scale_sum = scale * (float)sum;
-        memcpy(bytes + n + i / ACT_BLOCK * 4, &scale, 4);
-        memcpy(bytes + n + n / ACT_BLOCK * 4 + i / ACT_BLOCK * 4, &scale_sum, 4);
+        const float sums[3] = {scale * (float)(sum[0] + sum[1]), scale * (float)sum[0], scale * (float)sum[1]};
+        memcpy(bytes + n + i / 8, &scale, 4);
+        memcpy(bytes + n + n / 8 + i / 8, sums, 4);
+        memcpy(bytes + n + n / 4 + i / 4, sums + 1, 8);
     }
 }
 
@@ -68,8 +69,9 @@ static const float *activation(const dtype_traits *traits, const void *x, size_t
 }
 
 static void rows_dot(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
-                     float *const *out, size_t tokens)
+                     float *const *out, size_t tokens, const void *next)
 {
+    (void)next;
     const dtype_traits *traits = dtype_get(type);
     assert(traits && n % traits->block == 0);
     enum { TOKENS = 16 };

@@ -1,4 +1,5 @@
-/* simd_dot.h: rows_dot, written once over the names of simd_<isa>.h and the integer ones of dot_<isa>.c.
+/* simd_dot.h: rows_dot of the quantized types in tiles, written once over the names of simd_<isa>.h and the integer
+ * ones of dot_<isa>.c, for instruction sets with 16 registers.
  *
  * A tile is up to 4 rows by TILE_TOKENS tokens with a vector of sums each, all in registers; weights are unpacked once
  * for the tokens of a tile. One token keeps four rows in flight, since it is memory that must be kept busy, and asks
@@ -15,9 +16,9 @@
  *
  * dot_<isa>.c provides: STEPS of a chunk; vi, scales; weights(), activation(), base(), int_dot(), weight_scales(),
  * activation_scales(), scales_mul(), expand(), has_min(), weight_min(), load_sums(). */
-#include <assert.h>
+#include "tensor/simd_dot_float.h"
 
-enum { CHUNK = 256, CHUNK_BLOCKS = CHUNK / ACT_BLOCK, TILE_ROWS = 4 };
+enum { CHUNK = 256, CHUNK_BLOCKS = CHUNK / ACT_BLOCK };
 
 /* Where the operands of a tile stand. */
 typedef struct cursor {
@@ -125,7 +126,8 @@ INLINE void chunk_many(dtype type, size_t R, size_t T, const cursor *at, vf *sum
     }
 }
 
-INLINE void tile(dtype type, size_t R, size_t T, size_t n, cursor at, size_t ahead, float *const *out, size_t r0)
+INLINE void tile(dtype type, size_t R, size_t T, size_t n, cursor at, const uint8_t *ahead, size_t stride,
+                 float *const *out, size_t r0)
 {
     vf sums[TILE_ROWS * TILE_TOKENS];
     padded pad;
@@ -138,7 +140,7 @@ INLINE void tile(dtype type, size_t R, size_t T, size_t n, cursor at, size_t ahe
 #pragma GCC unroll 4
             for (size_t r = 0; r < R; r++) {
 #pragma GCC unroll 5
-                for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at.w[r] + ahead + b, 0, 2); /* into level 2 */
+                for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(ahead + r * stride + b, 0, 2); /* level 2 */
             }
             chunk_one(type, R, &at, sums);
         } else {
@@ -146,6 +148,7 @@ INLINE void tile(dtype type, size_t R, size_t T, size_t n, cursor at, size_t ahe
         }
 #pragma GCC unroll 4
         for (size_t r = 0; r < R; r++) at.w[r] += bytes;
+        ahead += bytes;
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) {
             at.x[t] += CHUNK;
@@ -160,78 +163,12 @@ INLINE void tile(dtype type, size_t R, size_t T, size_t n, cursor at, size_t ahe
     }
 }
 
-/* ---- F32, F16, BF16 ------------------------------------------------------------------------------------------ */
-
-INLINE size_t float_bytes(dtype type)
-{
-    return type == DTYPE_F32 ? 4 : 2;
-}
-
-INLINE vf load_weights(dtype type, const uint8_t *p)
-{
-    return type == DTYPE_F32 ? v_load(p) : type == DTYPE_F16 ? v_load_f16(p) : v_load_bf16(p);
-}
-
-INLINE vf load_weights_part(dtype type, const uint8_t *p, size_t n)
-{
-    return type == DTYPE_F32 ? v_load_part(p, n) : type == DTYPE_F16 ? v_load_f16_part(p, n) : v_load_bf16_part(p, n);
-}
-
-/* One step of a float tile, elements i .. i + count, count = VL or the rest. */
-INLINE void float_step(dtype type, size_t R, size_t T, size_t i, size_t count, const cursor *at, vf *sums)
-{
-    vf w[TILE_ROWS];
-#pragma GCC unroll 4
-    for (size_t r = 0; r < R; r++) {
-        const uint8_t *p = at->w[r] + i * float_bytes(type);
-        w[r] = count == VL ? load_weights(type, p) : load_weights_part(type, p, count);
-    }
-#pragma GCC unroll 4
-    for (size_t t = 0; t < T; t++) {
-        const float *p = (const float *)(const void *)at->x[t] + i;
-        const vf x = count == VL ? v_load(p) : v_load_part(p, count);
-#pragma GCC unroll 4
-        for (size_t r = 0; r < R; r++) sums[r * TILE_TOKENS + t] = v_fma(w[r], x, sums[r * TILE_TOKENS + t]);
-    }
-}
-
-INLINE void float_tile(dtype type, size_t R, size_t T, size_t n, const cursor *at, size_t ahead, float *const *out,
-                       size_t r0)
-{
-    vf sums[TILE_ROWS * TILE_TOKENS];
-#pragma GCC unroll 16
-    for (size_t i = 0; i < TILE_ROWS * TILE_TOKENS; i++) sums[i] = v_zero();
-    size_t i = 0;
-    for (; i + VL <= n; i += VL) {
-        if (T == 1) {
-#pragma GCC unroll 4
-            for (size_t r = 0; r < R; r++) __builtin_prefetch(at->w[r] + ahead + i * float_bytes(type), 0, 2);
-        }
-        float_step(type, R, T, i, VL, at, sums);
-    }
-    if (i < n) float_step(type, R, T, i, n - i, at, sums);
-#pragma GCC unroll 4
-    for (size_t r = 0; r < R; r++) {
-#pragma GCC unroll 4
-        for (size_t t = 0; t < T; t++) out[t][r0 + r] = v_sum(sums[r * TILE_TOKENS + t]);
-    }
-}
-
 /* ---- tiles over rows and tokens ------------------------------------------------------------------------------- */
-
-typedef struct dot_args {
-    size_t n;
-    const uint8_t *w;
-    size_t w_stride, rows;
-    const void *const *x;
-    float *const *out;
-} dot_args;
 
 INLINE void run_tile(dtype type, size_t R, size_t T, const dot_args *a, size_t r0, size_t t0)
 {
     cursor at;
-    const bool last = r0 + 2 * R > a->rows; /* nothing of this call left to ask for */
-    const size_t ahead = last ? 0 : R * a->w_stride;
+    const uint8_t *ahead = r0 + 2 * R > a->rows ? a->next : a->w + (r0 + R) * a->w_stride;
 #pragma GCC unroll 4
     for (size_t r = 0; r < R; r++) at.w[r] = a->w + (r0 + r) * a->w_stride;
 #pragma GCC unroll 4
@@ -240,11 +177,7 @@ INLINE void run_tile(dtype type, size_t R, size_t T, const dot_args *a, size_t r
         at.scale[t] = act_scales(at.x[t], a->n);
         at.sum[t] = act_sums(at.x[t], a->n);
     }
-    if (type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16) {
-        float_tile(type, R, T, a->n, &at, ahead, a->out + t0, r0);
-    } else {
-        tile(type, R, T, a->n, at, ahead, a->out + t0, r0);
-    }
+    tile(type, R, T, a->n, at, ahead, a->w_stride, a->out + t0, r0);
 }
 
 /* All tokens over R rows. */
@@ -261,54 +194,4 @@ INLINE void run(dtype type, const dot_args *a, size_t tokens)
     size_t r = 0;
     for (; r + TILE_ROWS <= a->rows; r += TILE_ROWS) run_rows(type, TILE_ROWS, a, r, tokens);
     for (; r < a->rows; r++) run_rows(type, 1, a, r, tokens);
-}
-
-/* A function of its own for every type. */
-#define DOT_DEFINE(type)                                                                                               \
-    static __attribute__((noinline)) void run_##type(const dot_args *a, size_t tokens)                                 \
-    {                                                                                                                  \
-        run(DTYPE_##type, a, tokens);                                                                                  \
-    }
-
-DOT_DEFINE(F32)
-DOT_DEFINE(F16)
-DOT_DEFINE(BF16)
-DOT_DEFINE(Q8_0)
-DOT_DEFINE(Q4_0)
-DOT_DEFINE(Q4_1)
-DOT_DEFINE(Q5_0)
-DOT_DEFINE(Q5_1)
-DOT_DEFINE(Q4_K)
-DOT_DEFINE(Q5_K)
-DOT_DEFINE(Q6_K)
-
-static void run_type(dtype type, const dot_args *a, size_t tokens)
-{
-    switch (type) {
-    case DTYPE_F32:
-        return run_F32(a, tokens);
-    case DTYPE_F16:
-        return run_F16(a, tokens);
-    case DTYPE_BF16:
-        return run_BF16(a, tokens);
-    case DTYPE_Q8_0:
-        return run_Q8_0(a, tokens);
-    case DTYPE_Q4_0:
-        return run_Q4_0(a, tokens);
-    case DTYPE_Q4_1:
-        return run_Q4_1(a, tokens);
-    case DTYPE_Q5_0:
-        return run_Q5_0(a, tokens);
-    case DTYPE_Q5_1:
-        return run_Q5_1(a, tokens);
-    case DTYPE_Q4_K:
-        return run_Q4_K(a, tokens);
-    case DTYPE_Q5_K:
-        return run_Q5_K(a, tokens);
-    case DTYPE_Q6_K:
-        return run_Q6_K(a, tokens);
-    case DTYPE_NONE:
-        break;
-    }
-    assert(!"a type without a kernel");
 }
