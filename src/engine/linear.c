@@ -1,7 +1,10 @@
 #include "engine/linear.h"
 
-/* Rows per work item: small enough to balance two threads, large enough that a tile of weights pays its unpacking. */
-#define ROWS_PER_ITEM 32
+/* Rows per work item: a few items a thread, so that they finish together, of whole tiles of rows and long enough that
+ * memory is read in long pieces. */
+#define ROWS_PER_ITEM     32
+#define MAX_ROWS_PER_ITEM 256
+#define ITEMS_PER_THREAD  4
 
 bool tensor_is_quantized(const tensor *t)
 {
@@ -45,21 +48,25 @@ typedef struct linear_job {
     const void *const *in;
     float *out, **ptrs;
     size_t tokens, out_stride;
+    uint32_t rows_per_item;
 } linear_job;
 
 static void linear_rows(void *arg, size_t item, unsigned thread)
 {
     const linear_job *j = arg;
-    const uint32_t row = (uint32_t)item * ROWS_PER_ITEM;
-    const uint32_t left = j->w->rows - row, rows = left < ROWS_PER_ITEM ? left : ROWS_PER_ITEM;
+    const uint32_t row = (uint32_t)item * j->rows_per_item;
+    const uint32_t left = j->w->rows - row, rows = left < j->rows_per_item ? left : j->rows_per_item;
     float **ptrs = j->ptrs + (size_t)thread * j->tokens;
     for (size_t t = 0; t < j->tokens; t++) ptrs[t] = j->out + t * j->out_stride + row;
+    const uint32_t next = row + j->rows_per_item * pool_threads(j->x->pool);
     j->x->k->rows_dot(j->w->type, j->w->cols, tensor_row(j->w, 0, row), j->w->row_bytes, rows, j->in, ptrs, j->tokens,
-                      NULL);
+                      next < j->w->rows ? tensor_row(j->w, 0, next) : NULL);
 }
 
 void linear(const exec *x, const tensor *w, const acts *in, size_t tokens, float *out, size_t out_stride, float **ptrs)
 {
-    linear_job job = {x, w, acts_for(in, w), out, ptrs, tokens, out_stride};
-    pool_for(x->pool, (w->rows + ROWS_PER_ITEM - 1) / ROWS_PER_ITEM, linear_rows, &job);
+    linear_job job = {x, w, acts_for(in, w), out, ptrs, tokens, out_stride, ROWS_PER_ITEM};
+    const uint32_t share = w->rows / (ITEMS_PER_THREAD * pool_threads(x->pool)) / ROWS_PER_ITEM * ROWS_PER_ITEM;
+    if (share > job.rows_per_item) job.rows_per_item = share < MAX_ROWS_PER_ITEM ? share : MAX_ROWS_PER_ITEM;
+    pool_for(x->pool, (w->rows + job.rows_per_item - 1) / job.rows_per_item, linear_rows, &job);
 }

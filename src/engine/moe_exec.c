@@ -7,7 +7,9 @@
 
 #include "base/clock.h"
 
-#define HIDDEN_ROWS 32
+/* Rows of gate and of up in a work item: of sub-experts all, since both stand together, up to so many. */
+#define HIDDEN_ROWS    32
+#define WHOLE_SUB_ROWS 64
 
 static size_t max_pairs(const moe_exec *m)
 {
@@ -39,7 +41,7 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
     m->pair_token = arena_take(a, max_pairs(m), sizeof *m->pair_token);
     m->pair_run = arena_take(a, max_pairs(m), sizeof *m->pair_run);
     m->hidden = arena_take(a, max_pairs(m), s->part_width * sizeof *m->hidden);
-    m->up = arena_take(a, max_pairs(m), s->part_width * sizeof *m->up);
+    m->up = arena_take(a, max_pairs(m), (s->tile ? 2 : 1) * s->part_width * sizeof *m->up);
     m->ptrs = arena_take(a, threads * 4 * cap, sizeof *m->ptrs);
     if (s->tile) return;
     acts_layout(a, &m->hidden_acts, s->width, max_pairs(m));
@@ -120,6 +122,34 @@ static void scale_rows(const apply_job *j, size_t begin, size_t end, uint32_t ro
         float *h = m->hidden + i * s->part_width + row;
         for (uint32_t r = 0; r < rows; r++) h[r] *= scale;
     }
+}
+
+/* All of a sub-expert: gate and up rows in one product. `next`: the weights that this thread will most likely want
+ * after these. */
+static void hidden_whole_sub(const apply_job *j, uint32_t sub, const void *next, unsigned thread)
+{
+    moe_exec *m = j->m;
+    const tensor *w = &j->layer->w.gate_up;
+    const uint32_t width = m->shape.part_width;
+    const size_t begin = m->group_start[sub], stop = m->group_start[sub + 1], n = stop - begin;
+    float **out = m->ptrs + (size_t)thread * 4 * m->cap;
+    const void **in = (const void **)(out + m->cap);
+    for (size_t i = 0; i < n; i++) {
+        in[i] = acts_for(j->in, w)[m->pair_token[begin + i]];
+        out[i] = m->up + (begin + i) * 2 * width;
+    }
+    m->x->k->rows_dot(w->type, m->shape.d, tensor_row(w, sub, 0), w->row_bytes, 2 * width, in, out, n, next);
+    for (size_t i = 0; i < n; i++) m->x->k->swiglu(out[i], out[i] + width, m->hidden + (begin + i) * width, width);
+    scale_rows(j, begin, stop, 0, width);
+}
+
+static void hidden_sub_item(void *arg, size_t item, unsigned thread)
+{
+    const apply_job *j = arg;
+    const moe_exec *m = j->m;
+    const size_t next = item + pool_threads(m->x->pool);
+    hidden_whole_sub(j, m->active[item],
+                     next < m->n_active ? tensor_row(&j->layer->w.gate_up, m->active[next], 0) : NULL, thread);
 }
 
 static void hidden_item(void *arg, size_t item, unsigned thread)
@@ -225,7 +255,10 @@ void moe_exec_apply(moe_exec *m, const moe_layer *layer, const acts *in, const u
     apply_job job = {.m = m, .layer = layer, .in = in, .points = points, .tokens = tokens, .ranges = 1, .y = y};
     group_pairs(m, tokens);
     job.blocks = (s->part_width + HIDDEN_ROWS - 1) / HIDDEN_ROWS;
-    pool_for(p, m->n_active * job.blocks, hidden_item, &job);
+    if (s->tile && s->part_width <= WHOLE_SUB_ROWS && layer->gate != MP_GATE_PROXY)
+        pool_for(p, m->n_active, hidden_sub_item, &job);
+    else
+        pool_for(p, m->n_active * job.blocks, hidden_item, &job);
     if (s->tile) {
         const size_t tiles = s->d / s->tile, wanted = 4 * (size_t)pool_threads(p);
         if (tiles < wanted && tokens > 1) job.ranges = (wanted + tiles - 1) / tiles;

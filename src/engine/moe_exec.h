@@ -37,7 +37,8 @@ typedef struct moe_exec {
     size_t n_active;
     uint32_t *pair_token; /* [cap * k0 * N] */
     uint32_t *pair_run;   /* [cap * k0 * N] slot * N + n */
-    float *hidden, *up;   /* [cap * k0 * N, S] */
+    float *hidden;        /* [cap * k0 * N, S] */
+    float *up;            /* the same; of sub-experts [cap * k0 * N, 2 S], gate and up */
     acts hidden_acts;     /* whole experts: hidden rows as activations */
     float **ptrs;         /* [threads, 4, cap] */
     float *down_tmp;      /* [threads, cap, MOE_DOWN_ROWS], whole experts */

@@ -255,12 +255,14 @@ INLINE void direct(dtype type, size_t G, size_t T, const dot_args *a, size_t r0,
     }
 }
 
+/* 16 rows. One token takes them eight at a time: memory answers fewer streams sooner. */
 INLINE void direct_tokens(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
+    const size_t end = t0 + tokens;
     size_t t = t0;
-    for (; t + 4 <= t0 + tokens; t += 4) direct(type, 4, 4, a, r0, t);
-    for (; t + 2 <= t0 + tokens; t += 2) direct(type, 4, 2, a, r0, t);
-    for (; t < t0 + tokens; t++) direct(type, 4, 1, a, r0, t);
+    for (; t + 4 <= end; t += 4) direct(type, 4, 4, a, r0, t);
+    for (; t + 2 <= end; t += 2) direct(type, 4, 2, a, r0, t);
+    for (size_t r = r0; t < end && r < r0 + 16; r += 8) direct(type, 2, 1, a, r, t);
 }
 
 /* ---- panel ------------------------------------------------------------------------------------------------------ */
