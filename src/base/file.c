@@ -145,3 +145,9 @@ mp_status file_sha256(const char *path, file_tick_fn tick, void *user, char out[
     finish_hash(&context, out);
     return status;
 }
+
+bool file_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}

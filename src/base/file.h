@@ -44,4 +44,7 @@ void sha256_hex(const void *data, size_t len, char out[65]);
 typedef bool (*file_tick_fn)(void *user, uint64_t done, uint64_t total);
 mp_status file_sha256(const char *path, file_tick_fn tick, void *user, char out[65], mp_error *err);
 
+/* Whether both names lead to one file; false where one of them does not exist. */
+bool file_same(const char *a, const char *b);
+
 #endif

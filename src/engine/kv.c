@@ -15,7 +15,10 @@ void kv_layout(arena *a, kv_cache *kv)
         return;
     }
     kv->page_bytes = page;
-    kv->n_pages = kv->n_seqs * kv->pages_per_seq;
+    if (__builtin_mul_overflow(kv->n_seqs, kv->pages_per_seq, &kv->n_pages)) {
+        a->overflow = true;
+        return;
+    }
     kv->table = arena_take(a, kv->n_pages, sizeof *kv->table);
     kv->free_list = arena_take(a, kv->n_pages, sizeof *kv->free_list);
     kv->len = arena_take(a, kv->n_seqs, sizeof *kv->len);

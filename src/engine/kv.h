@@ -2,7 +2,7 @@
  *
  * A page holds KV_PAGE positions of every layer. Pages are handed out from one pool as sequences grow and come back
  * when they are cut; all memory is planned. Within a page, layer by layer: KV_PAGE keys, then as many values.
- * One thread at a time, except kv_key/kv_value, which many may call. */
+ * One thread at a time, except kv_page_keys/kv_page_values, which many may call. */
 #ifndef ENGINE_KV_H
 #define ENGINE_KV_H
 

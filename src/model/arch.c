@@ -2,18 +2,18 @@
 
 #include <string.h>
 
-/* X(name, q/k norm, rotary order, MLA, renormalise, scales) */
+/* X(name, q/k norm, rotary order, MLA, q/k/v biases, gated shared experts, renormalise, scales) */
 #define ARCH_MAP(X)                                                                                                    \
-    X("olmoe", ARCH_QK_NORM_FULL, ARCH_ROPE_HALVES, false, false, false)                                               \
-    X("qwen2moe", ARCH_QK_NORM_NONE, ARCH_ROPE_HALVES, false, false, false)                                            \
-    X("qwen3moe", ARCH_QK_NORM_HEAD, ARCH_ROPE_HALVES, false, true, false)                                             \
-    X("deepseek2", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, true, false, false)                                             \
-    X("llama", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, false, true, false)                                                 \
-    X("granitemoe", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, false, true, true)
+    X("olmoe", ARCH_QK_NORM_FULL, ARCH_ROPE_HALVES, false, false, false, false, false)                                 \
+    X("qwen2moe", ARCH_QK_NORM_NONE, ARCH_ROPE_HALVES, false, true, true, false, false)                                \
+    X("qwen3moe", ARCH_QK_NORM_HEAD, ARCH_ROPE_HALVES, false, false, false, true, false)                               \
+    X("deepseek2", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, true, false, false, false, false)                               \
+    X("llama", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, false, false, false, true, false)                                   \
+    X("granitemoe", ARCH_QK_NORM_NONE, ARCH_ROPE_PAIRS, false, false, false, true, true)
 
 static const arch ARCHS[] = {
-#define X(name_, norm_, rope_, mla_, renormalise_, scales_)                                                            \
-    {(name_), (norm_), (rope_), (mla_), (renormalise_), (scales_)},
+#define X(name_, norm_, rope_, mla_, bias_, gated_, renormalise_, scales_)                                             \
+    {(name_), (norm_), (rope_), (mla_), (bias_), (gated_), (renormalise_), (scales_)},
     ARCH_MAP(X)
 #undef X
 };

@@ -23,9 +23,11 @@ typedef struct arch {
     const char *name; /* general.architecture */
     arch_qk_norm qk_norm;
     arch_rope rope;
-    bool mla;         /* multi-head latent attention: the cache holds a compressed latent */
-    bool renormalise; /* the chosen experts' mixing weights add up to one, unless the file says otherwise */
-    bool scales;      /* reads embedding, residual, attention and logit scales */
+    bool mla;          /* multi-head latent attention: the cache holds a compressed latent */
+    bool qkv_bias;     /* biases of the projections are not optional */
+    bool gated_shared; /* shared experts are not optional, and neither is their gate */
+    bool renormalise;  /* the chosen experts' mixing weights add up to one, unless the file says otherwise */
+    bool scales;       /* reads embedding, residual, attention and logit scales */
 } arch;
 
 /* NULL where unknown. */

@@ -90,4 +90,8 @@ mp_status ladder_load(mp_model *m, mp_error *err);  /* ladder.c */
 /* MP_E_UNSUPPORTED with the reason, where the file has no tokenizer we can use. */
 mp_status model_need_tokenizer(const mp_model *m, mp_error *err);
 
+/* The SUFFIX of a tensor's name "blk.LAYER.SUFFIX", NULL for other names. A model that opened has no layer out of range
+ * and no experts in dense layers. */
+const char *model_layer_suffix(const char *name, uint32_t *layer);
+
 #endif

@@ -1,6 +1,8 @@
 /* Tensors by name, each checked against the shape that the hyper-parameters demand before anything points at it. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/model.h"
 
@@ -62,13 +64,13 @@ static mp_status bind_row(const mp_model *m, uint32_t layer, const char *suffix,
 /* ---- attention ---- */
 
 static mp_status bind_projection(const mp_model *m, uint32_t l, const char *name, uint32_t in, uint32_t out_width,
-                                 projection *out, mp_error *err)
+                                 bool bias, projection *out, mp_error *err)
 {
     char suffix[48];
     snprintf(suffix, sizeof suffix, "%s.weight", name);
     MP_TRY(bind_layer(m, l, suffix, (want){in, out_width, 1, false}, true, &out->w, err));
     snprintf(suffix, sizeof suffix, "%s.bias", name);
-    return bind_row(m, l, suffix, out_width, false, &out->bias, err);
+    return bind_row(m, l, suffix, out_width, bias, &out->bias, err);
 }
 
 static mp_status load_queries_keys_values(mp_model *m, uint32_t l, mp_error *err)
@@ -77,9 +79,9 @@ static mp_status load_queries_keys_values(mp_model *m, uint32_t l, mp_error *err
     layer_weights *w = &m->layers[l];
     const uint32_t q = hp->n_heads * hp->head_dim, k = hp->n_kv_heads * hp->head_dim;
     const bool per_head = m->arch->qk_norm == ARCH_QK_NORM_HEAD;
-    MP_TRY(bind_projection(m, l, "attn_q", hp->n_embd, q, &w->q, err));
-    MP_TRY(bind_projection(m, l, "attn_k", hp->n_embd, k, &w->k, err));
-    MP_TRY(bind_projection(m, l, "attn_v", hp->n_embd, hp->n_kv_heads * hp->value_dim, &w->v, err));
+    MP_TRY(bind_projection(m, l, "attn_q", hp->n_embd, q, m->arch->qkv_bias, &w->q, err));
+    MP_TRY(bind_projection(m, l, "attn_k", hp->n_embd, k, m->arch->qkv_bias, &w->k, err));
+    MP_TRY(bind_projection(m, l, "attn_v", hp->n_embd, hp->n_kv_heads * hp->value_dim, m->arch->qkv_bias, &w->v, err));
     if (m->arch->qk_norm == ARCH_QK_NORM_NONE) return MP_OK;
     MP_TRY(bind_row(m, l, "attn_q_norm.weight", per_head ? hp->head_dim : q, true, &w->q_norm, err));
     return bind_row(m, l, "attn_k_norm.weight", per_head ? hp->head_dim : k, true, &w->k_norm, err);
@@ -93,9 +95,9 @@ static mp_status load_latent(mp_model *m, uint32_t l, mp_error *err)
     if (hp->q_lora) {
         MP_TRY(bind_layer(m, l, "attn_q_a.weight", (want){hp->n_embd, hp->q_lora, 1, false}, true, &w->q_a, err));
         MP_TRY(bind_row(m, l, "attn_q_a_norm.weight", hp->q_lora, true, &w->q_a_norm, err));
-        MP_TRY(bind_projection(m, l, "attn_q_b", hp->q_lora, q, &w->q, err));
+        MP_TRY(bind_projection(m, l, "attn_q_b", hp->q_lora, q, false, &w->q, err));
     } else {
-        MP_TRY(bind_projection(m, l, "attn_q", hp->n_embd, q, &w->q, err));
+        MP_TRY(bind_projection(m, l, "attn_q", hp->n_embd, q, false, &w->q, err));
     }
     MP_TRY(bind_layer(m, l, "attn_kv_a_mqa.weight", (want){hp->n_embd, hp->kv_lora + hp->n_rot, 1, false}, true,
                       &w->kv_a, err));
@@ -114,27 +116,40 @@ static mp_status load_attention(mp_model *m, uint32_t l, mp_error *err)
     layer_weights *w = &m->layers[l];
     MP_TRY(bind_row(m, l, "attn_norm.weight", hp->n_embd, true, &w->attn_norm, err));
     MP_TRY(m->arch->mla ? load_latent(m, l, err) : load_queries_keys_values(m, l, err));
-    MP_TRY(bind_projection(m, l, "attn_output", hp->n_heads * hp->value_dim, hp->n_embd, &w->o, err));
+    MP_TRY(bind_projection(m, l, "attn_output", hp->n_heads * hp->value_dim, hp->n_embd, false, &w->o, err));
     return bind_row(m, l, "ffn_norm.weight", hp->n_embd, true, &w->ffn_norm, err);
 }
 
 /* ---- feed-forward ---- */
 
 /* suffix "": a dense block; "_shexp": the shared experts, which a model may lack. */
-static mp_status load_ffn(mp_model *m, uint32_t l, const char *suffix, bool required, mp_error *err)
+static mp_status load_ffn(mp_model *m, uint32_t l, const char *suffix, uint32_t width, bool required, mp_error *err)
 {
     const uint32_t d = m->hp.n_embd;
     ffn_weights *w = &m->layers[l].ffn;
     char name[48];
     snprintf(name, sizeof name, "ffn_gate%s.weight", suffix);
-    MP_TRY(bind_layer(m, l, name, (want){d, 0, 1, false}, required, &w->gate, err));
+    MP_TRY(bind_layer(m, l, name, (want){d, width, 1, false}, required, &w->gate, err));
     if (!w->gate.data) return MP_OK;
     snprintf(name, sizeof name, "ffn_up%s.weight", suffix);
     MP_TRY(bind_layer(m, l, name, (want){d, w->gate.rows, 1, false}, true, &w->up, err));
     snprintf(name, sizeof name, "ffn_down%s.weight", suffix);
     MP_TRY(bind_layer(m, l, name, (want){w->gate.rows, d, 1, false}, true, &w->down, err));
-    if (required) return MP_OK;
-    return bind_layer(m, l, "ffn_gate_inp_shexp.weight", (want){d, 1, 1, false}, false, &w->mix, err);
+    if (!*suffix) return MP_OK;
+    return bind_layer(m, l, "ffn_gate_inp_shexp.weight", (want){d, 1, 1, false}, m->arch->gated_shared, &w->mix, err);
+}
+
+/* Whether the file says that there are shared experts, and how wide they are; 0 where it does not say. */
+static bool says_shared(const mp_model *m, uint32_t *width)
+{
+    char key[64];
+    uint32_t count = 0;
+    *width = 0;
+    snprintf(key, sizeof key, "%s.expert_shared_count", m->arch->name);
+    if (gguf_has(m->file, key) && gguf_get_u32(m->file, key, &count, NULL)) count = 0;
+    snprintf(key, sizeof key, "%s.expert_shared_feed_forward_length", m->arch->name);
+    if (gguf_has(m->file, key) && gguf_get_u32(m->file, key, width, NULL)) *width = 0;
+    return count > 0 || *width > 0 || m->arch->gated_shared;
 }
 
 static mp_status load_whole(mp_model *m, uint32_t l, mp_error *err)
@@ -194,14 +209,43 @@ static mp_status load_experts(mp_model *m, uint32_t l, mp_error *err)
                       err));
     MP_TRY(bind_row(m, l, "exp_probs_b.bias", hp->n_experts, false, &bias, err));
     moe->w.router_bias = (const float *)bias.data;
-    MP_TRY(load_ffn(m, l, "_shexp", false, err));
+    uint32_t shared_width;
+    const bool shared = says_shared(m, &shared_width);
+    MP_TRY(load_ffn(m, l, "_shexp", shared_width, shared, err));
     return m->info.artifact_version ? load_split(m, l, err) : load_whole(m, l, err);
 }
 
 static mp_status load_layer(mp_model *m, uint32_t l, mp_error *err)
 {
     MP_TRY(load_attention(m, l, err));
-    return model_has_experts(m, l) ? load_experts(m, l, err) : load_ffn(m, l, "", true, err);
+    return model_has_experts(m, l) ? load_experts(m, l, err) : load_ffn(m, l, "", 0, true, err);
+}
+
+const char *model_layer_suffix(const char *name, uint32_t *layer)
+{
+    char *end;
+    if (strncmp(name, "blk.", 4) || name[4] < '0' || name[4] > '9' || (name[4] == '0' && name[5] != '.')) return NULL;
+    errno = 0;
+    const unsigned long number = strtoul(name + 4, &end, 10);
+    if (errno || number > UINT32_MAX || *end != '.') return NULL;
+    *layer = (uint32_t)number;
+    return end + 1;
+}
+
+/* Tensors that nothing would ever read tell that a key is wrong. */
+static mp_status check_layers(const mp_model *m, mp_error *err)
+{
+    for (size_t i = 0; i < gguf_n_tensors(m->file); i++) {
+        uint32_t layer;
+        const char *name = gguf_tensor_at(m->file, i)->name, *suffix = model_layer_suffix(name, &layer);
+        if (suffix && layer >= m->hp.n_layers)
+            return status_fail(err, MP_E_FORMAT, "%s: tensor %s, but %s.block_count is %u", gguf_path(m->file), name,
+                               m->arch->name, m->hp.n_layers);
+        if (suffix && !model_has_experts(m, layer) && (strstr(suffix, "_exps.") || strstr(suffix, "_shexp.")))
+            return status_fail(err, MP_E_FORMAT, "%s: tensor %s, but %s.leading_dense_block_count is %u",
+                               gguf_path(m->file), name, m->arch->name, m->hp.n_dense);
+    }
+    return MP_OK;
 }
 
 mp_status weights_load(mp_model *m, mp_error *err)
@@ -219,6 +263,7 @@ mp_status weights_load(mp_model *m, mp_error *err)
     tensor freqs = {0};
     MP_TRY(bind(m, "rope_freqs.weight", (want){hp->n_rot / 2, 1, 1, true}, false, &freqs, err));
     m->rope_freqs = (const float *)freqs.data;
+    MP_TRY(check_layers(m, err));
     for (uint32_t l = 0; l < hp->n_layers; l++) MP_TRY(load_layer(m, l, err));
     return MP_OK;
 }

@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "refactor/source_hash.h"
 
 #define PAPER_PARTS 4
@@ -37,16 +39,27 @@ static bool tell_hashing(void *user, uint64_t done, uint64_t total)
     return export_progress(user, "hash", "bytes", done, total, NULL) == MP_OK;
 }
 
-static mp_status check_source(export_job *j, mp_error *err)
+/* What costs nothing to find out. */
+static mp_status check_pair(const export_job *j, mp_error *err)
 {
     const mp_model_info *a = &j->artifact->info;
-    char sha[65];
+    if (!j->p.force && access(j->out_path, F_OK) == 0)
+        return status_fail(err, MP_E_EXISTS, "%s exists already: choose another name or pass --force", j->out_path);
+    if (j->p.type && dtype_by_name(j->p.type) == DTYPE_NONE)
+        return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", j->p.type, dtype_list());
     if (!a->artifact_version)
         return status_fail(err, MP_E_INVALID, "%s is not split: export takes an artifact of 'moeprism refactor'",
                            a->path);
     if (j->source->info.artifact_version)
         return status_fail(err, MP_E_INVALID, "%s is split: --source is the model the artifact was made from",
                            j->source->info.path);
+    return MP_OK;
+}
+
+static mp_status check_source(export_job *j, mp_error *err)
+{
+    const mp_model_info *a = &j->artifact->info;
+    char sha[65];
     j->stage_start = clock_now_ns();
     MP_TRY(source_sha256(j->source->file, tell_hashing, j, sha, err));
     if (strcmp(sha, a->source_sha256))
@@ -147,11 +160,14 @@ static mp_status take_memory(export_job *j, mp_error *err)
 static mp_status run(export_job *j, const char *artifact, mp_error *err)
 {
     const char *path;
+    if (file_same(artifact, j->out_path) || file_same(j->p.source, j->out_path))
+        return status_fail(err, MP_E_INVALID, "%s is read by this export: choose another name", j->out_path);
     MP_TRY(mp_model_open(artifact, NULL, &j->artifact, err));
     MP_TRY(mp_model_open(j->p.source, NULL, &j->source, err));
-    MP_TRY(check_source(j, err));
+    MP_TRY(check_pair(j, err));
     MP_TRY(check_routing(j, err));
     MP_TRY(choose_parts(j, err));
+    MP_TRY(check_source(j, err));
     MP_TRY(take_memory(j, err));
     MP_TRY(gguf_writer_new(gguf_alignment(j->source->file), &j->w, err));
     MP_TRY(set_keys(j, err));

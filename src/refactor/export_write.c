@@ -10,6 +10,7 @@ typedef enum export_kind { COPY, ROUTER, ROUTER_BIAS, GATE_UP, DOWN } export_kin
 /* What becomes of "blk.L.SUFFIX". */
 static export_kind kind_of(const char *name, uint32_t *layer)
 {
+    const char *suffix = model_layer_suffix(name, layer);
     static const struct {
         const char *suffix;
         export_kind kind;
@@ -18,10 +19,8 @@ static export_kind kind_of(const char *name, uint32_t *layer)
                  {"ffn_gate_exps.weight", GATE_UP},
                  {"ffn_up_exps.weight", GATE_UP},
                  {"ffn_down_exps.weight", DOWN}};
-    int end = 0;
-    if (sscanf(name, "blk.%u.%n", layer, &end) != 1 || end == 0) return COPY;
-    for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
-        if (!strcmp(name + end, KINDS[i].suffix)) return KINDS[i].kind;
+    for (size_t i = 0; suffix && i < sizeof KINDS / sizeof *KINDS; i++)
+        if (!strcmp(suffix, KINDS[i].suffix)) return KINDS[i].kind;
     return COPY;
 }
 

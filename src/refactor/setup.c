@@ -204,17 +204,11 @@ static mp_status take_memory(refactor *r, mp_error *err)
     return mp_engine_open(r->source, &params, &r->engine, err);
 }
 
-static bool same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static mp_status open_source(refactor *r, const char *path, mp_error *err)
 {
     if (!r->p.force && access(r->out_path, F_OK) == 0)
         return status_fail(err, MP_E_EXISTS, "%s exists already: choose another name or pass --force", r->out_path);
-    if (same_file(path, r->out_path))
+    if (file_same(path, r->out_path))
         return status_fail(err, MP_E_INVALID, "%s is the model itself: choose another name", r->out_path);
     MP_TRY(mp_model_open(path, NULL, &r->source, err));
     if (r->source->info.artifact_version)

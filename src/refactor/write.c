@@ -116,10 +116,9 @@ static mp_status set_curve(const artifact *a, const bool *keep, const mp_point *
 /* The layer of "blk.L.SUFFIX", or -1. */
 static int layer_of(const char *name, const char *suffix)
 {
-    unsigned layer;
-    int end = 0;
-    if (sscanf(name, "blk.%u.%n", &layer, &end) != 1 || end == 0) return -1;
-    return strcmp(name + end, suffix) ? -1 : (int)layer;
+    uint32_t layer;
+    const char *rest = model_layer_suffix(name, &layer);
+    return rest && !strcmp(rest, suffix) ? (int)layer : -1;
 }
 
 static mp_status add(const artifact *a, unsigned layer, const char *suffix, int type, uint64_t cols, uint64_t rows,
@@ -193,6 +192,16 @@ static mp_status write_layer(const artifact *a, uint32_t layer, mp_error *err)
     return gguf_writer_data(a->w, l->order, (size_t)r->split.n_experts * r->split.width * sizeof *l->order, err);
 }
 
+static void release_experts(const mp_model *m, uint32_t layer)
+{
+    static const char *const SUFFIXES[] = {"ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"};
+    char name[NAME_CAP];
+    for (size_t i = 0; i < sizeof SUFFIXES / sizeof *SUFFIXES; i++) {
+        snprintf(name, sizeof name, "blk.%u.%s", layer, SUFFIXES[i]);
+        gguf_release(m->file, gguf_find_tensor(m->file, name));
+    }
+}
+
 static mp_status write_tensors(const artifact *a, mp_error *err)
 {
     const gguf *from = a->r->source->file;
@@ -208,6 +217,7 @@ static mp_status write_tensors(const artifact *a, mp_error *err)
             continue;
         }
         MP_TRY(write_layer(a, (uint32_t)layer, err));
+        release_experts(a->r->source, (uint32_t)layer);
         MP_TRY(refactor_progress(a->r, "write", "layers", ++done, a->r->source->info.n_moe_layers, err));
     }
     return MP_OK;
