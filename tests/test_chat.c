@@ -209,6 +209,10 @@ static void test_own_system(void **state)
                 "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n");
     assert_chat(t, "tulu", talk + 1, 1, false, "<|user|>\nHello\n"); /* another family, none of this one's habits */
     tokenizer_free(t);
+    t = with_template("{% if not system %}{{ '<|im_start|>system\nYou are a test.<|im_end|>\n' }}{% endif %}");
+    assert_chat(t, NULL, talk + 1, 1, false,
+                "<|im_start|>system\nYou are a test.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n");
+    tokenizer_free(t);
 }
 
 static void test_reasoning(void **state)

@@ -134,6 +134,17 @@ static void test_refusals_leave_nothing(void **state)
     refuse(artifact, (mp_export_params){.source = DEMO}, MP_E_EXISTS, "exists");
 }
 
+static void test_inputs_are_not_outputs(void **state)
+{
+    (void)state;
+    split(DEMO, 8);
+    mp_error err;
+    const mp_export_params params = {.source = DEMO, .force = true};
+    assert_int_equal(mp_export(artifact, artifact, &params, NULL, &err), MP_E_INVALID);
+    assert_non_null(strstr(err.message, "choose another name"));
+    assert_int_equal(mp_export(artifact, DEMO, &params, NULL, &err), MP_E_INVALID);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -160,6 +171,7 @@ int main(void)
         cmocka_unit_test(test_quantized),
         cmocka_unit_test(test_router_rows_repeat),
         cmocka_unit_test(test_refusals_leave_nothing),
+        cmocka_unit_test(test_inputs_are_not_outputs),
     };
     return cmocka_run_group_tests_name("export", tests, setup, teardown);
 }

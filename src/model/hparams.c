@@ -219,7 +219,10 @@ static mp_status read_experts(mp_model *m, mp_error *err)
     MP_TRY(read_u32(m, "expert_count", 1, 4096, &hp->n_experts, err));
     MP_TRY(read_u32(m, "expert_used_count", 1, hp->n_experts, &hp->n_used, err));
     MP_TRY(read_u32(m, "feed_forward_length", 1, 1u << 20, &dense, err));
-    MP_TRY(read_u32_or(m, "expert_feed_forward_length", dense, 1u << 20, &hp->expert_width, err));
+    /* Qwen's models without the key give the width of all experts of a token together. */
+    const bool together = !strcmp(m->arch->name, "qwen2moe") || !strcmp(m->arch->name, "qwen3moe");
+    MP_TRY(read_u32_or(m, "expert_feed_forward_length", together ? dense / hp->n_used : dense, 1u << 20,
+                       &hp->expert_width, err));
     hp->n_dense = 0;
     if (gguf_has(m->file, key_of(m, "leading_dense_block_count", key)))
         MP_TRY(read_u32(m, "leading_dense_block_count", 0, hp->n_layers - 1, &hp->n_dense, err));

@@ -175,14 +175,17 @@ static bool tell_hashing(void *user, uint64_t done, uint64_t total)
     return refactor_progress(user, "hash", "bytes", done, total, NULL) == MP_OK;
 }
 
+/* Counts changes of the method: saved layers of another one are not gone on with. */
+enum { METHOD_REVISION = 2 };
+
 static void make_fingerprint(refactor *r)
 {
     char text[512];
     const mp_refactor_params *p = &r->p;
-    const int n =
-        snprintf(text, sizeof text, "%d %s %s %u %d %d %u %d %d %s %zu %u %u %llu", MODEL_ARTIFACT_VERSION,
-                 r->source_sha, r->calibration_sha, p->n_parts, p->solver, p->gate, r->gate_rank, p->select, p->no_gain,
-                 p->type ? p->type : "", r->n_tokens, p->max_tokens_per_expert, r->ctx, (unsigned long long)p->seed);
+    const int n = snprintf(text, sizeof text, "%d %d %s %s %u %d %d %u %d %d %s %zu %u %u %llu", MODEL_ARTIFACT_VERSION,
+                           METHOD_REVISION, r->source_sha, r->calibration_sha, p->n_parts, p->solver, p->gate,
+                           r->gate_rank, p->select, p->no_gain, p->type ? p->type : "", r->n_tokens,
+                           p->max_tokens_per_expert, r->ctx, (unsigned long long)p->seed);
     sha256_hex(text, (size_t)n, r->fingerprint);
 }
 

@@ -204,12 +204,12 @@ static chat_style detect_style(const chat_family *f, gguf_string text)
 
 /* Qwen's templates hold the system message that stands where there is none, as a literal: what lies between
  * "<|im_start|>system\n" and "<|im_end|>" without quote or brace. */
-static gguf_string find_system(gguf_string text)
+static gguf_string find_system_after(gguf_string text, const char *head)
 {
-    static const char head[] = "<|im_start|>system\\n", tail[] = "<|im_end|>";
+    static const char tail[] = "<|im_end|>";
     const char *end = text.data + text.len;
-    for (const char *at = text.data; (at = memmem(at, (size_t)(end - at), head, sizeof head - 1)) != NULL;) {
-        at += sizeof head - 1;
+    for (const char *at = text.data; (at = memmem(at, (size_t)(end - at), head, strlen(head))) != NULL;) {
+        at += strlen(head);
         const char *stop = memmem(at, (size_t)(end - at), tail, sizeof tail - 1);
         if (!stop) break;
         bool literal = stop > at;
@@ -217,6 +217,13 @@ static gguf_string find_system(gguf_string text)
         if (literal) return (gguf_string){at, (size_t)(stop - at)};
     }
     return (gguf_string){NULL, 0};
+}
+
+/* The line may end as a string of the template says it, or as itself. */
+static gguf_string find_system(gguf_string text)
+{
+    const gguf_string escaped = find_system_after(text, "<|im_start|>system\\n");
+    return escaped.data ? escaped : find_system_after(text, "<|im_start|>system\n");
 }
 
 mp_status chat_template_init(chat_template *t, const gguf *g, mp_error *err)
