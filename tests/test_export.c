@@ -167,10 +167,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_family),
-        cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_router_rows_repeat),
-        cmocka_unit_test(test_refusals_leave_nothing),
+        cmocka_unit_test(test_every_family),           cmocka_unit_test(test_quantized),
+        cmocka_unit_test(test_router_rows_repeat),     cmocka_unit_test(test_refusals_leave_nothing),
         cmocka_unit_test(test_inputs_are_not_outputs),
     };
     return cmocka_run_group_tests_name("export", tests, setup, teardown);
