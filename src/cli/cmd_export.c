@@ -45,8 +45,10 @@ static void print_report(const export_options *o, const mp_export_report *r)
     double worst = 0;
     for (size_t i = 0; i < r->n_layers; i++) worst = r->requant_rmse[i] > worst ? r->requant_rmse[i] : worst;
     printf("%s: every expert cut in %u; %u experts, of which %u run\n", o->out, r->parts, r->experts, r->experts_used);
+    const char *widened = o->type ? " (the type asked for does not fit the narrower rows)"
+                                  : " (the source's type does not fit the narrower rows)";
     printf("down matrices        %s%s, requantized once: relative error at most %.2e\n", r->down_type,
-           r->widened ? " (the source's type does not fit the narrower rows)" : "", worst);
+           r->widened ? widened : "", worst);
     printf("beside the source    largest difference %.2e of the largest logit, mean KL %.2e nats (%u tokens, full)\n",
            r->max_difference, r->kl_mean, r->check_tokens);
     if (r->experts > LLAMA_CPP_MAX_EXPERTS)

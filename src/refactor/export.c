@@ -127,6 +127,7 @@ static mp_status set_keys(export_job *j, mp_error *err)
         size_t bytes;
         const void *raw = gguf_key_raw(m->file, i, &bytes);
         if (is_dropped(gguf_key_name(m->file, i))) continue;
+        if (j->p.type && !strcmp(gguf_key_name(m->file, i), "general.file_type")) continue; /* no longer true */
         MP_TRY(gguf_set_raw(j->w, gguf_key_name(m->file, i), gguf_key_type(m->file, i), raw, bytes, err));
     }
     MP_TRY(set_u32(j, "expert_count", j->n * m->hp.n_experts, err));
