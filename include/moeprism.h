@@ -72,6 +72,9 @@ typedef struct mp_model mp_model;
 typedef struct mp_model_params {
     uint32_t override_experts; /* run this many experts per token instead of the file's; whole models only */
     bool vocab_only;           /* only the text functions: any architecture, no engine, info holds path and n_vocab */
+    bool no_mmap;              /* a copy in memory instead of a mapping: slower to open, faster to run */
+    mp_progress_fn progress;   /* of that copy, or NULL */
+    void *user;
 } mp_model_params;
 
 typedef struct mp_model_info {

@@ -61,6 +61,8 @@ mp_status file_read(const char *path, char **data, size_t *len, mp_error *err)
     return status;
 }
 
+#define COPY_PIECE ((size_t)16 << 20)
+
 static mp_status map_fd(const char *path, file_map *map, mp_error *err)
 {
     struct stat st;
@@ -97,8 +99,37 @@ void file_map_close(file_map *map)
     *map = FILE_MAP_NONE;
 }
 
-void file_map_release(const void *at, size_t len)
+static mp_status copy_in(const file_map *map, const char *path, uint8_t *to, file_tick_fn tick, void *user,
+                         mp_error *err)
 {
+    for (size_t at = 0; at < map->len;) {
+        const size_t left = map->len - at;
+        const ssize_t n = pread(map->fd, to + at, left < COPY_PIECE ? left : COPY_PIECE, (off_t)at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return status_fail_errno(err, errno, "read", path);
+        if (n == 0) return status_fail(err, MP_E_IO, "%s: ends after %zu of %zu bytes: it was cut", path, at, map->len);
+        at += (size_t)n;
+        if (tick && !tick(user, at, map->len)) return status_fail(err, MP_E_INTERRUPTED, "interrupted");
+    }
+    return MP_OK;
+}
+
+mp_status file_map_copy(file_map *map, const char *path, file_tick_fn tick, void *user, mp_error *err)
+{
+    void *const at = (void *)(uintptr_t)map->data;
+    if (map->len == 0) return MP_OK;
+    if (mmap(at, map->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return status_no_memory(err, map->len, path);
+    map->in_memory = true;
+    madvise(at, map->len, MADV_HUGEPAGE); /* advice: failing is harmless, here and below */
+    MP_TRY(copy_in(map, path, at, tick, user, err));
+    mprotect(at, map->len, PROT_READ);
+    return MP_OK;
+}
+
+void file_map_release(const file_map *map, const void *at, size_t len)
+{
+    if (map->in_memory || !map->data) return;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t before = (uintptr_t)at % page;
     if (len) madvise((uint8_t *)(uintptr_t)at - before, len + before, MADV_DONTNEED); /* advice: failing is harmless */
@@ -138,7 +169,7 @@ mp_status file_sha256(const char *path, file_tick_fn tick, void *user, char out[
     for (size_t at = 0; at < map.len && !status; at += HASH_PIECE) {
         const size_t n = map.len - at < HASH_PIECE ? map.len - at : HASH_PIECE;
         sha256_update(&context, n, (const uint8_t *)map.data + at);
-        file_map_release((const uint8_t *)map.data + at, n);
+        file_map_release(&map, map.data + at, n);
         if (tick && !tick(user, at + n, map.len)) status = status_fail(err, MP_E_INTERRUPTED, "interrupted");
     }
     file_map_close(&map);

@@ -21,6 +21,9 @@ int cli_fail(const mp_error *err);
 /* Flushes stdout and tells of what could not be written: MP_E_IO. */
 mp_status cli_flush(mp_error *err);
 
+/* Opens the model that the command names, with a line of progress where it is read into memory. */
+mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err);
+
 /* Tokens of context where none is asked for: the model's own, but no more than this. */
 enum { CLI_DEFAULT_CTX = 4096 };
 uint32_t cli_context(const mp_model *model, uint32_t asked);

@@ -112,12 +112,11 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
 static int run(const cli_command *self, const void *options)
 {
     const bench_options *o = options;
-    const mp_model_params params = {.override_experts = o->override_experts};
     mp_error err;
     mp_model *model;
     if (largest(&o->prompts) == 0 && largest(&o->gens) == 0)
         return cli_usage(self, "nothing to measure: --n-prompt and --n-gen are both 0");
-    if (mp_model_open(o->common.args[0], &params, &model, &err) != MP_OK) return cli_fail(&err);
+    if (cli_open_model(&o->common, o->override_experts, &model, &err) != MP_OK) return cli_fail(&err);
     const mp_status status = bench(model, o, &err);
     mp_model_close(model);
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
@@ -179,6 +178,7 @@ static const option_spec specs[] = {
     {.name = "json", .kind = OPTION_FLAG, .offset = AT(json), .help = "print JSON"},
     CLI_OPTION_THREADS,
     CLI_OPTION_ISA,
+    CLI_OPTION_NO_MMAP,
 };
 
 static const bench_options defaults = {

@@ -126,13 +126,12 @@ static int run(const cli_command *self, const void *options)
 {
     (void)self;
     const eval_options *o = options;
-    const mp_model_params params = {.override_experts = o->override_experts};
     mp_error err;
     eval_report report = {0};
     mp_model *model = NULL, *against = NULL;
     char *text = NULL;
     size_t len = 0;
-    mp_status status = mp_model_open(o->common.args[0], &params, &model, &err);
+    mp_status status = cli_open_model(&o->common, o->override_experts, &model, &err);
     if (status == MP_OK && o->against != NULL) status = mp_model_open(o->against, NULL, &against, &err);
     if (status == MP_OK) status = input_read(o->text, &text, &len, &err);
     report.model = model;
@@ -200,6 +199,7 @@ static const option_spec specs[] = {
      .help = "write a page with a chart to FILE"},
     CLI_OPTION_THREADS,
     CLI_OPTION_ISA,
+    CLI_OPTION_NO_MMAP,
 };
 
 static const eval_options defaults;

@@ -81,8 +81,7 @@ static int run(const cli_command *self, const void *options)
     char *text = NULL;
     int32_t *ids = NULL;
     size_t len = 0, n = 0;
-    const mp_model_params params = {.override_experts = o->override_experts};
-    mp_status status = mp_model_open(o->common.args[0], &params, &model, &err);
+    mp_status status = cli_open_model(&o->common, o->override_experts, &model, &err);
     if (status == MP_OK) status = input_read(o->tokens, &text, &len, &err);
     if (status == MP_OK) status = ids_parse(text, len, o->tokens, mp_model_get_info(model)->n_vocab, &ids, &n, &err);
     if (status == MP_OK && n == 0) status = status_fail(&err, MP_E_INVALID, "%s: no token ids in it", o->tokens);

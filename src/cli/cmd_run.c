@@ -139,8 +139,7 @@ static int run(const cli_command *self, const void *options)
         return cli_usage(self, "give one of --experts, --compute, --max-ppl-increase and --point");
     if (!o->chat && (o->chat_template != NULL || o->system != NULL))
         return cli_usage(self, "option '--%s' needs --chat", o->system != NULL ? "system" : "chat-template");
-    const mp_model_params params = {.override_experts = o->override_experts};
-    if (mp_model_open(o->common.args[0], &params, &model, &err) != MP_OK) return cli_fail(&err);
+    if (cli_open_model(&o->common, o->override_experts, &model, &err) != MP_OK) return cli_fail(&err);
     const mp_status status = run_model(model, o, &err);
     mp_model_close(model);
     if (status == MP_E_INTERRUPTED) return STATUS_INTERRUPTED; /* who pressed Ctrl-C knows */
@@ -196,6 +195,7 @@ static const option_spec specs[] = {
      .help = "do not print the prompt before the text"},
     CLI_OPTION_THREADS,
     CLI_OPTION_ISA,
+    CLI_OPTION_NO_MMAP,
     {.name = "How much of the experts (at most one of these)", .kind = OPTION_HEADING},
     QUALITY_OPTIONS(AT(quality)),
     CLI_OPTION_KV_TYPE(AT(kv_type)),

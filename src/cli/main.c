@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "cli/cli.h"
 #include "cli/interrupt.h"
+#include "cli/progress.h"
 #include "cli/suggest.h"
 
 const cli_command *const cli_commands[] = {
@@ -29,6 +30,21 @@ mp_status cli_flush(mp_error *err)
     if (fflush(stdout) == 0 && !ferror(stdout)) return MP_OK;
     if (errno == EPIPE) pipe_closed = true;
     return status_fail_errno(err, errno != 0 ? errno : EIO, "write to", "standard output");
+}
+
+mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err)
+{
+    progress shown;
+    const mp_model_params params = {.override_experts = override_experts,
+                                    .no_mmap = common->no_mmap,
+                                    .progress = progress_update,
+                                    .user = &shown};
+    progress_begin(&shown, true);
+    interrupt_catch(NULL);
+    const mp_status status = mp_model_open(common->args[0], &params, out, err);
+    interrupt_release();
+    progress_end(&shown, status == MP_OK);
+    return status;
 }
 
 uint32_t cli_context(const mp_model *model, uint32_t asked)

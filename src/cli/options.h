@@ -64,6 +64,7 @@ typedef struct cli_common {
     unsigned n_args;
     uint32_t threads; /* 0: the library's choice */
     const char *isa;
+    bool no_mmap;
 } cli_common;
 
 typedef struct cli_command {
@@ -90,6 +91,11 @@ typedef struct cli_command {
     {                                                                                                                  \
         "isa", 0, OPTION_TEXT, offsetof(cli_common, isa), "NAME",                                                      \
             "kernels: ref, avx2 or avx512 (default: the best this CPU has)", 0, 0, NULL, false                         \
+    }
+#define CLI_OPTION_NO_MMAP                                                                                             \
+    {                                                                                                                  \
+        "no-mmap", 0, OPTION_FLAG, offsetof(cli_common, no_mmap), NULL,                                                \
+            "read the model into memory instead of mapping it: starts later, runs faster", 0, 0, NULL, false           \
     }
 
 /* Index = value of mp_kv_type. */

@@ -73,6 +73,10 @@ mp_status gguf_open(const char *path, const gguf_types *types, gguf **out, mp_er
 /* The same over memory, which must outlive the result (fuzzing, tests) and begin at a multiple of the alignment for
  * tensors to be aligned. No split files. */
 mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types, gguf **out, mp_error *err);
+/* Brings all of the file (or its parts) into memory of our own instead of mapping it; every pointer stays valid. `tick`
+ * as in base/file.h, for each part. After a failure only gguf_close() may follow. */
+mp_status gguf_copy_to_memory(gguf *g, bool (*tick)(void *user, uint64_t done, uint64_t total), void *user,
+                              mp_error *err);
 void gguf_close(gguf *g);
 
 const char *gguf_path(const gguf *g);

@@ -218,6 +218,14 @@ mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types
     return status;
 }
 
+mp_status gguf_copy_to_memory(gguf *g, bool (*tick)(void *user, uint64_t done, uint64_t total), void *user,
+                              mp_error *err)
+{
+    for (int i = 0; i < g->n_parts; i++)
+        if (g->parts[i].map.data) MP_TRY(file_map_copy(&g->parts[i].map, g->parts[i].path, tick, user, err));
+    return MP_OK;
+}
+
 void gguf_close(gguf *g)
 {
     if (!g) return;

@@ -76,5 +76,5 @@ bool gguf_has(const gguf *g, const char *key)
 
 void gguf_release(const gguf *g, const gguf_tensor *t)
 {
-    if (g->parts[t->part].map.data) file_map_release(t->data, t->bytes); /* memory of the caller's own stays */
+    file_map_release(&g->parts[t->part].map, t->data, t->bytes);
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 static size_t stored_row_bytes(int type, uint64_t n)
 {
     if (type != MODEL_TYPE_I32) return dtype_row_bytes(type, n);
@@ -112,6 +114,29 @@ static mp_status load(mp_model *m, const mp_model_params *params, mp_error *err)
     return load_tokenizer(m, err);
 }
 
+typedef struct copy_job {
+    const mp_model_params *params;
+    uint64_t start_ns;
+} copy_job;
+
+static bool tell_copied(void *user, uint64_t done, uint64_t total)
+{
+    const copy_job *job = user;
+    const mp_progress now = {.stage = "load",
+                             .unit = "bytes",
+                             .done = done,
+                             .total = total,
+                             .elapsed_ns = clock_now_ns() - job->start_ns,
+                             .layer = -1};
+    return !job->params->progress || job->params->progress(job->params->user, &now);
+}
+
+static mp_status copy_weights(mp_model *m, const mp_model_params *params, mp_error *err)
+{
+    copy_job job = {params, clock_now_ns()};
+    return gguf_copy_to_memory(m->file, tell_copied, &job, err);
+}
+
 mp_status mp_model_open(const char *path, const mp_model_params *params, mp_model **out, mp_error *err)
 {
     *out = NULL;
@@ -120,6 +145,7 @@ mp_status mp_model_open(const char *path, const mp_model_params *params, mp_mode
     const gguf_types types = model_types();
     mp_status status = gguf_open(path, &types, &m->file, err);
     if (!status) status = load(m, params, err);
+    if (!status && params && params->no_mmap) status = copy_weights(m, params, err);
     if (status) {
         mp_model_close(m);
         return status;
