@@ -10,6 +10,7 @@
 /* Rows of gate and of up in a work item: of sub-experts all, since both stand together, up to so many. */
 #define HIDDEN_ROWS    32
 #define WHOLE_SUB_ROWS 64
+#define FEW_TOKENS     4
 
 static size_t max_pairs(const moe_exec *m)
 {
@@ -152,6 +153,15 @@ static void hidden_sub_item(void *arg, size_t item, unsigned thread)
                      next < m->n_active ? tensor_row(&j->layer->w.gate_up, m->active[next], 0) : NULL, thread);
 }
 
+/* The first weights of an item of hidden_item(), NULL past the last. */
+static const void *hidden_item_weights(const apply_job *j, size_t item)
+{
+    const moe_exec *m = j->m;
+    const tensor *gate = m->shape.tile ? &j->layer->w.gate_up : &j->layer->w.gate;
+    if (item >= m->n_active * j->blocks) return NULL;
+    return tensor_row(gate, m->active[item / j->blocks], (uint32_t)(item % j->blocks) * HIDDEN_ROWS);
+}
+
 static void hidden_item(void *arg, size_t item, unsigned thread)
 {
     const apply_job *j = arg;
@@ -173,8 +183,10 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
         out[i] = m->hidden + (begin + i) * s->part_width + row;
         up_out[i] = m->up + (begin + i) * s->part_width + row;
     }
-    k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n, NULL);
-    k->rows_dot(up->type, s->d, tensor_row(up, sub, up_row), up->row_bytes, end - row, up_in, up_out, n, NULL);
+    const uint8_t *up_rows = tensor_row(up, sub, up_row);
+    k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n, up_rows);
+    k->rows_dot(up->type, s->d, up_rows, up->row_bytes, end - row, up_in, up_out, n,
+                hidden_item_weights(j, item + pool_threads(m->x->pool)));
     for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
     scale_rows(j, begin, stop, first, end - first);
 }
@@ -191,6 +203,12 @@ static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t 
             end = mid;
     }
     return begin;
+}
+
+/* Asks memory for what is wanted next: worth it where few tokens leave little to compute meanwhile. */
+static void ask_for(const uint8_t *at, size_t bytes)
+{
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b, 0, 2);
 }
 
 /* One run of W outputs for one range of tokens. */
@@ -213,6 +231,8 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
             end = first_pair_of(m, begin, end, t1);
             if (begin == end) continue;
         }
+        if (end - begin <= FEW_TOKENS && g + 1 < m->n_active)
+            ask_for(tensor_row(w, m->active[g + 1], (uint32_t)tile * s->part_width), s->part_width * w->row_bytes);
         for (size_t i = begin; i < end; i++) {
             a[i - begin] = m->hidden + i * s->part_width;
             y[i - begin] = j->y + m->pair_token[i] * (size_t)s->d + tile * s->tile;
@@ -238,8 +258,9 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
     for (size_t g = 0; g < m->n_active; g++) {
         const uint32_t e = m->active[g];
         const size_t begin = m->group_start[e], n = m->group_start[e + 1] - begin;
+        const uint8_t *next = g + 1 < m->n_active ? tensor_row(w, m->active[g + 1], row) : NULL;
         m->x->k->rows_dot(w->type, s->width, tensor_row(w, e, row), w->row_bytes, rows,
-                          acts_for(&m->hidden_acts, w) + begin, out, n, NULL);
+                          acts_for(&m->hidden_acts, w) + begin, out, n, next);
         for (size_t i = 0; i < n; i++) {
             float *y = j->y + m->pair_token[begin + i] * (size_t)s->d + row;
             for (uint32_t r = 0; r < rows; r++) y[r] += out[i][r];

@@ -168,11 +168,24 @@ INLINE vi broadcast_16(const uint8_t *p)
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
 }
 
-/* Asks for `bytes` that are wanted a tile later, a few lines at a time: there are but so many requests under way. */
-INLINE void ask_ahead(const uint8_t *next, size_t bytes)
+/* Memory answers in time only if asked twice: for level 2, as many bytes as a run takes, in order of address, AHEAD tiles
+ * before they are wanted; for level 1, one token only, two chunks before. A few lines at a time: there are but so many
+ * requests under way. */
+enum { AHEAD = 2 };
+
+INLINE void ask_ahead(dtype type, size_t G, size_t T, size_t i, size_t N, const uint8_t *w, size_t stride,
+                      const uint8_t *next)
 {
+    const size_t bytes = N * 4 * G * chunk_bytes(type) / CHUNK_RUNS;
 #pragma GCC unroll 16
-    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + b, 0, 2); /* into level 2 */
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i / N * bytes + b, 0, 2);
+    const size_t near = chunk_bytes(type) / 2 / 64 * 64; /* twice a chunk */
+    if (T > 1 || i % (CHUNK_RUNS / 2)) return;
+#pragma GCC unroll 8
+    for (size_t r = 0; r < 4 * G; r++)
+#pragma GCC unroll 2
+        for (size_t b = 0; b < near; b += 64)
+            __builtin_prefetch(w + r * stride + 2 * chunk_bytes(type) + (i ? near : 0) + b, 0, 3);
 }
 
 /* Runs i .. i + N of a chunk. Two at a time where they share their bytes in memory. */
@@ -180,8 +193,7 @@ INLINE void direct_runs(dtype type, size_t G, size_t T, size_t N, size_t i, cons
                         const run_scales *s, const token *x, const uint8_t *next, vf *sums)
 {
     enum { MOST = 2 };
-    const size_t bytes = N * 4 * G * chunk_bytes(type) / CHUNK_RUNS;
-    ask_ahead(next + i / N * bytes, bytes);
+    ask_ahead(type, G, T, i, N, w, stride, next);
     const bool halves = type == DTYPE_Q6_K;
     vi dots[DIRECT_TOKENS][MOST][2][4];
 #pragma GCC unroll 4
@@ -227,8 +239,10 @@ INLINE void direct_chunk(dtype type, size_t G, size_t T, const uint8_t *w, size_
 
 INLINE void direct(dtype type, size_t G, size_t T, const dot_args *a, size_t r0, size_t t0)
 {
-    const uint8_t *w0 = a->w + r0 * a->w_stride, *w = w0;
-    const uint8_t *next_tile = r0 + 8 * G <= a->rows ? w0 + 4 * G * a->w_stride : a->next;
+    const uint8_t *w = a->w + r0 * a->w_stride;
+    const size_t ahead = r0 + (T == 1 ? AHEAD : 1) * 4 * G;
+    const uint8_t *next_tile =
+        ahead < a->rows ? a->w + ahead * a->w_stride : (const uint8_t *)a->next + (ahead - a->rows) * a->w_stride;
     raw_scales raw;
     run_scales s;
     vf sums[DIRECT_TOKENS];
@@ -255,14 +269,16 @@ INLINE void direct(dtype type, size_t G, size_t T, const dot_args *a, size_t r0,
     }
 }
 
-/* 16 rows. One token takes them eight at a time: memory answers fewer streams sooner. */
+/* 16 rows. One token takes four at a time, eight where decoding their scales is much of the work: memory answers fewer
+ * streams sooner. */
 INLINE void direct_tokens(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
     const size_t end = t0 + tokens;
     size_t t = t0;
     for (; t + 4 <= end; t += 4) direct(type, 4, 4, a, r0, t);
     for (; t + 2 <= end; t += 2) direct(type, 4, 2, a, r0, t);
-    for (size_t r = r0; t < end && r < r0 + 16; r += 8) direct(type, 2, 1, a, r, t);
+    const size_t G = is_k(type) ? 2 : 1;
+    for (size_t r = r0; t < end && r < r0 + 16; r += 4 * G) direct(type, G, 1, a, r, t);
 }
 
 /* ---- panel ------------------------------------------------------------------------------------------------------ */
