@@ -359,15 +359,24 @@ INLINE void panel_chunk(dtype type, const panel *p, const dot_args *a, size_t c,
     }
 }
 
+/* Asks for 16 rows of a chunk while tokens pass over the panel of the one before. */
+INLINE void panel_ask(dtype type, const uint8_t *w, size_t stride)
+{
+    for (size_t r = 0; r < LANES; r++)
+#pragma GCC unroll 5
+        for (size_t b = 0; b < chunk_bytes(type) + 63; b += 64) __builtin_prefetch(w + r * stride + b, 0, 2);
+}
+
 INLINE void panel_rows(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
+    const uint8_t *w = a->w + r0 * a->w_stride, *below = r0 + LANES < a->rows ? w + LANES * a->w_stride : a->next;
     float sums[PANEL_PASS][LANES] __attribute__((aligned(64)));
     panel p;
     memset(sums, 0, tokens * sizeof *sums);
     for (size_t c = 0; c < a->n; c += CHUNK) {
         const size_t left = a->n - c;
-        panel_pack(type, a->w + r0 * a->w_stride + c / CHUNK * chunk_bytes(type), a->w_stride,
-                   left < CHUNK ? left / RUN : CHUNK_RUNS, &p);
+        panel_pack(type, w + c / CHUNK * chunk_bytes(type), a->w_stride, left < CHUNK ? left / RUN : CHUNK_RUNS, &p);
+        panel_ask(type, left > CHUNK ? w + (c / CHUNK + 1) * chunk_bytes(type) : below, a->w_stride);
         panel_chunk(type, &p, a, c, t0, tokens, sums);
     }
     for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], sizeof *sums);
