@@ -285,8 +285,33 @@ static void test_rows_dot_extremes(void **state)
 
 /* ---- rows_accumulate ----------------------------------------------------------------------------------------- */
 
+/* Rows are rounded to integers in blocks of so many, by kernels that multiply them so. */
+enum { BLOCK_ROWS = 32 };
+
+static bool accumulates_integers(const kernels *k, dtype type)
+{
+    return !strcmp(k->isa, "avx512") && dtype_get(type)->quantized;
+}
+
+/* Each column on its own; where factors were rounded to eight bits all of them, beside what rows add without
+ * cancelling (`size`). */
+static void check_accumulated(const kernels *k, const matrix *m, const float *got, const float *expected, double scale,
+                              double size)
+{
+    double error = 0;
+    for (size_t c = 0; c < m->n; c++) {
+        const double e = (double)got[c] - (double)expected[c];
+        error += e * e;
+        if (size == 0 && !(fabs(e) <= 2e-7 * scale))
+            fail_msg("%s %s width %zu column %zu: %g, not %g", k->isa, dtype_get(m->type)->name, m->n, c,
+                     (double)got[c], (double)expected[c]);
+    }
+    if (size > 0 && !(sqrt(error) <= 0.012 * size))
+        fail_msg("%s %s width %zu: off by %g", k->isa, dtype_get(m->type)->name, m->n, sqrt(error) / size);
+}
+
 static void accumulate_against_ref(const kernels *k, const matrix *m, const tokens *a, const float *start, size_t rows,
-                                   size_t n_tokens)
+                                   size_t n_tokens, bool rounded)
 {
     outputs got = outputs_new(m->n, start), expected = outputs_new(m->n, start);
     const float *const *factors = (const float *const *)a->x;
@@ -295,24 +320,34 @@ static void accumulate_against_ref(const kernels *k, const matrix *m, const toke
     double scale = 4;
     for (size_t j = 0; j < rows; j++) scale += 3 * m->row_norm[j];
     for (size_t t = 0; t < MAX_TOKENS; t++) {
-        for (size_t c = 0; c < m->n; c++) {
-            const double error = fabs((double)got.row[t][c] - (double)expected.row[t][c]);
-            if (!(error <= 2e-7 * scale)) {
-                fail_msg("%s %s width %zu column %zu token %zu: %g, not %g", k->isa, dtype_get(m->type)->name, m->n, c,
-                         t, (double)got.row[t][c], (double)expected.row[t][c]);
-            }
-            if (t >= n_tokens || rows == 0) assert_true(got.row[t][c] == start[c]);
-        }
+        double size = 0;
+        for (size_t j = 0; rounded && j < rows; j++) size += pow((double)factors[t][j] * m->row_norm[j], 2);
+        check_accumulated(k, m, got.row[t], expected.row[t], scale, t < n_tokens ? sqrt(size) : 0);
+        for (size_t c = 0; c < m->n && (t >= n_tokens || rows == 0); c++) assert_true(got.row[t][c] == start[c]);
         assert_true(got.row[t][m->n] == SENTINEL);
     }
     outputs_free(&got);
     outputs_free(&expected);
 }
 
+/* One row of every block alone, which no rounding changes: every column of every row is where it belongs. */
+static void accumulate_single_rows(const kernels *k, const matrix *m, tokens *a, const float *start)
+{
+    for (size_t t = 0; t < MAX_TOKENS; t++) {
+        float *factors = a->memory[t];
+        for (size_t j = 0; j < MAX_ROWS; j++)
+            if (j % BLOCK_ROWS != (j < BLOCK_ROWS ? 3 * t % BLOCK_ROWS : t % (MAX_ROWS - BLOCK_ROWS))) factors[j] = 0;
+    }
+    accumulate_against_ref(k, m, a, start, MAX_ROWS, MAX_TOKENS, false);
+    accumulate_against_ref(k, m, a, start, MAX_ROWS, 1, false);
+    accumulate_against_ref(k, m, a, start, 26, 7, false);
+}
+
 static void accumulate_of_type(const kernels *k, dtype type)
 {
     static const size_t ROWS[] = {0, 1, 7, 16, 17, 32, 35};
     const dtype_traits *traits = dtype_get(type);
+    const bool rounded = accumulates_integers(k, type);
     rng r;
     rng_init(&r, 6);
     for (const size_t *length = lengths_of(traits); *length; length++) {
@@ -320,8 +355,9 @@ static void accumulate_of_type(const kernels *k, dtype type)
         tokens a = tokens_new(&r, k, dtype_get(DTYPE_F32), MAX_ROWS);
         float *start = random_floats(&r, m.n);
         for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++)
-            accumulate_against_ref(k, &m, &a, start, ROWS[i], 1 + i);
-        for (size_t t = 0; t <= MAX_TOKENS; t++) accumulate_against_ref(k, &m, &a, start, 18, t);
+            accumulate_against_ref(k, &m, &a, start, ROWS[i], 1 + i, rounded);
+        for (size_t t = 0; t <= MAX_TOKENS; t++) accumulate_against_ref(k, &m, &a, start, 18, t, rounded);
+        accumulate_single_rows(k, &m, &a, start);
         free(start);
         tokens_free(&a);
         free(m.memory);
@@ -350,10 +386,11 @@ static void accumulate_bits_of(const kernels *k, const matrix *m, const tokens *
     k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors + 5, group.row, 3);
     for (size_t t = 0; t < 3; t++) assert_memory_equal(group.row[t], all.row[t + 5], size);
     for (size_t t = 0; t < MAX_TOKENS; t++) {
-        const float *rest = factors[t] + 13;
+        const float *rest = factors[t] + BLOCK_ROWS;
         float *right = one.row[t] + cut;
-        k->rows_accumulate(m->type, cut, m->w, m->stride, 13, &factors[t], &one.row[t], 1);
-        k->rows_accumulate(m->type, cut, m->w + 13 * m->stride, m->stride, m->rows - 13, &rest, &one.row[t], 1);
+        k->rows_accumulate(m->type, cut, m->w, m->stride, BLOCK_ROWS, &factors[t], &one.row[t], 1);
+        k->rows_accumulate(m->type, cut, m->w + BLOCK_ROWS * m->stride, m->stride, m->rows - BLOCK_ROWS, &rest,
+                           &one.row[t], 1);
         const uint8_t *w = m->w + dtype_row_bytes(m->type, cut);
         k->rows_accumulate(m->type, m->n - cut, w, m->stride, m->rows, &factors[t], &right, 1);
         assert_memory_equal(one.row[t], all.row[t], size);

@@ -156,6 +156,11 @@ INLINE void decode_q6_k(const uint8_t *block, float *out)
 
 #include "tensor/simd_accumulate.h"
 
+INLINE void run(dtype type, const accumulate_args *args)
+{
+    float_run(type, args);
+}
+
 void rows_accumulate_avx2(dtype type, size_t width, const void *r, size_t r_stride, size_t rows, const float *const *a,
                           float *const *y, size_t tokens)
 {

@@ -26,6 +26,8 @@ typedef struct kernels {
                      float *const *out, size_t tokens, const void *next);
 
     /* y[t][c] += sum_j a[t][j] * R[j][c], c in [0, width), j in [0, rows), t in [0, tokens); j in ascending order.
+     * Where a table multiplies quantized rows as integers it rounds a token's factors to eight bits over 32 rows at a
+     * time, counted from the first: rows in several calls give the same bits only if cut there.
      * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width]. */
     void (*rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
                             const float *const *a, float *const *y, size_t tokens);

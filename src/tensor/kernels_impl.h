@@ -36,6 +36,31 @@ static inline const uint8_t *act_half_sums(const void *act, size_t n)
     return act_sums(act, n) + n / ACT_BLOCK * sizeof(float);
 }
 
+/* Bytes of one block; types without blocks: of one element. */
+static inline size_t block_bytes(dtype type)
+{
+    switch (type) {
+    case DTYPE_Q8_0:
+        return Q8_0_BYTES;
+    case DTYPE_Q4_0:
+        return Q4_0_BYTES;
+    case DTYPE_Q4_1:
+        return Q4_1_BYTES;
+    case DTYPE_Q5_0:
+        return Q5_0_BYTES;
+    case DTYPE_Q5_1:
+        return Q5_1_BYTES;
+    case DTYPE_Q4_K:
+        return Q4_K_BYTES;
+    case DTYPE_Q5_K:
+        return Q5_K_BYTES;
+    case DTYPE_Q6_K:
+        return Q6_K_BYTES;
+    default:
+        return type == DTYPE_F32 ? 4 : 2;
+    }
+}
+
 extern const kernels KERNELS_REF;
 #if defined(__x86_64__)
 extern const kernels KERNELS_AVX2, KERNELS_AVX512;

@@ -18,28 +18,6 @@ typedef __m512i vi;
 
 enum { RUN = 32, CHUNK = 256, CHUNK_RUNS = CHUNK / RUN };
 
-INLINE size_t block_bytes(dtype type)
-{
-    switch (type) {
-    case DTYPE_Q8_0:
-        return Q8_0_BYTES;
-    case DTYPE_Q4_0:
-        return Q4_0_BYTES;
-    case DTYPE_Q4_1:
-        return Q4_1_BYTES;
-    case DTYPE_Q5_0:
-        return Q5_0_BYTES;
-    case DTYPE_Q5_1:
-        return Q5_1_BYTES;
-    case DTYPE_Q4_K:
-        return Q4_K_BYTES;
-    case DTYPE_Q5_K:
-        return Q5_K_BYTES;
-    default:
-        return Q6_K_BYTES;
-    }
-}
-
 /* Blocks of 256 */
 INLINE bool is_k(dtype type)
 {

@@ -25,30 +25,6 @@ INLINE size_t runs_of(dtype type)
     return type == DTYPE_Q6_K ? 2 : type == DTYPE_Q4_0 || type == DTYPE_Q5_0 || type == DTYPE_Q8_0 ? 1 : 0;
 }
 
-INLINE size_t block_bytes(dtype type)
-{
-    switch (type) {
-    case DTYPE_Q8_0:
-        return Q8_0_BYTES;
-    case DTYPE_Q4_0:
-        return Q4_0_BYTES;
-    case DTYPE_Q4_1:
-        return Q4_1_BYTES;
-    case DTYPE_Q5_0:
-        return Q5_0_BYTES;
-    case DTYPE_Q5_1:
-        return Q5_1_BYTES;
-    case DTYPE_Q4_K:
-        return Q4_K_BYTES;
-    case DTYPE_Q5_K:
-        return Q5_K_BYTES;
-    case DTYPE_Q6_K:
-        return Q6_K_BYTES;
-    default:
-        return type == DTYPE_F32 ? 4 : 2;
-    }
-}
-
 INLINE size_t block_columns(dtype type)
 {
     if (type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K) return STRIP;
@@ -263,7 +239,7 @@ static void ragged_columns(dtype type, const accumulate_args *args, size_t c0)
     }
 }
 
-INLINE void run(dtype type, const accumulate_args *args)
+INLINE void float_run(dtype type, const accumulate_args *args)
 {
     for (size_t c = 0; c + UNIT <= args->width; c += STRIP) {
         const size_t units = (args->width - c) / UNIT;
@@ -284,7 +260,9 @@ INLINE void run(dtype type, const accumulate_args *args)
     if (whole < args->width) ragged_columns(type, args, whole);
 }
 
-/* A function of its own for every type. */
+/* run() of accumulate_<isa>.c leads here, for all types or some. A function of its own for every type. */
+INLINE void run(dtype type, const accumulate_args *args);
+
 #define ACCUMULATE_DEFINE(type)                                                                                        \
     static __attribute__((noinline)) void run_##type(const accumulate_args *args)                                      \
     {                                                                                                                  \
