@@ -95,7 +95,7 @@ static void accumulate_part(const bench *b, const uint8_t *w, size_t tokens)
     for (size_t c = 0; c < D; c += WIDTH, w += NEURONS * row) {
         float *y[MAX_TOKENS];
         for (size_t t = 0; t < tokens; t++) y[t] = b->y[t] + c;
-        b->k->rows_accumulate(b->traits->type, WIDTH, w, row, NEURONS, (const float *const *)b->x, y, tokens);
+        b->k->rows_accumulate(b->traits->type, WIDTH, w, row, NEURONS, (const float *const *)b->x, y, tokens, NULL);
     }
 }
 

@@ -315,8 +315,8 @@ static void accumulate_against_ref(const kernels *k, const matrix *m, const toke
 {
     outputs got = outputs_new(m->n, start), expected = outputs_new(m->n, start);
     const float *const *factors = (const float *const *)a->x;
-    k->rows_accumulate(m->type, m->n, m->w, m->stride, rows, factors, got.row, n_tokens);
-    kernels_get("ref")->rows_accumulate(m->type, m->n, m->w, m->stride, rows, factors, expected.row, n_tokens);
+    k->rows_accumulate(m->type, m->n, m->w, m->stride, rows, factors, got.row, n_tokens, NULL);
+    kernels_get("ref")->rows_accumulate(m->type, m->n, m->w, m->stride, rows, factors, expected.row, n_tokens, NULL);
     double scale = 4;
     for (size_t j = 0; j < rows; j++) scale += 3 * m->row_norm[j];
     for (size_t t = 0; t < MAX_TOKENS; t++) {
@@ -382,17 +382,17 @@ static void accumulate_bits_of(const kernels *k, const matrix *m, const tokens *
     const size_t cut = m->n / block / 2 * block;
     const float *const *factors = (const float *const *)a->x;
     outputs all = outputs_new(m->n, start), group = outputs_new(m->n, start), one = outputs_new(m->n, start);
-    k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors, all.row, MAX_TOKENS);
-    k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors + 5, group.row, 3);
+    k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors, all.row, MAX_TOKENS, NULL);
+    k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors + 5, group.row, 3, NULL);
     for (size_t t = 0; t < 3; t++) assert_memory_equal(group.row[t], all.row[t + 5], size);
     for (size_t t = 0; t < MAX_TOKENS; t++) {
         const float *rest = factors[t] + BLOCK_ROWS;
         float *right = one.row[t] + cut;
-        k->rows_accumulate(m->type, cut, m->w, m->stride, BLOCK_ROWS, &factors[t], &one.row[t], 1);
+        k->rows_accumulate(m->type, cut, m->w, m->stride, BLOCK_ROWS, &factors[t], &one.row[t], 1, NULL);
         k->rows_accumulate(m->type, cut, m->w + BLOCK_ROWS * m->stride, m->stride, m->rows - BLOCK_ROWS, &rest,
-                           &one.row[t], 1);
+                           &one.row[t], 1, NULL);
         const uint8_t *w = m->w + dtype_row_bytes(m->type, cut);
-        k->rows_accumulate(m->type, m->n - cut, w, m->stride, m->rows, &factors[t], &right, 1);
+        k->rows_accumulate(m->type, m->n - cut, w, m->stride, m->rows, &factors[t], &right, 1, NULL);
         assert_memory_equal(one.row[t], all.row[t], size);
     }
     outputs_free(&all);

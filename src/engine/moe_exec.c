@@ -10,7 +10,6 @@
 /* Rows of gate and of up in a work item: of sub-experts all, since both stand together, up to so many. */
 #define HIDDEN_ROWS    32
 #define WHOLE_SUB_ROWS 64
-#define FEW_TOKENS     4
 
 static size_t max_pairs(const moe_exec *m)
 {
@@ -205,12 +204,6 @@ static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t 
     return begin;
 }
 
-/* Asks memory for what is wanted next: worth it where few tokens leave little to compute meanwhile. */
-static void ask_for(const uint8_t *at, size_t bytes)
-{
-    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b, 0, 2);
-}
-
 /* One run of W outputs for one range of tokens. */
 static void down_tile_item(void *arg, size_t item, unsigned thread)
 {
@@ -219,6 +212,7 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
     const moe_shape *s = &m->shape;
     const tensor *w = &j->layer->w.down_t;
     const size_t tile = item / j->ranges, range = item % j->ranges;
+    const uint32_t row = (uint32_t)tile * s->part_width;
     const size_t t0 = j->tokens * range / j->ranges, t1 = j->tokens * (range + 1) / j->ranges;
     float **y = m->ptrs + (size_t)thread * 4 * m->cap;
     const float **a = (const float **)(y + m->cap);
@@ -231,14 +225,12 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
             end = first_pair_of(m, begin, end, t1);
             if (begin == end) continue;
         }
-        if (end - begin <= FEW_TOKENS && g + 1 < m->n_active)
-            ask_for(tensor_row(w, m->active[g + 1], (uint32_t)tile * s->part_width), s->part_width * w->row_bytes);
         for (size_t i = begin; i < end; i++) {
             a[i - begin] = m->hidden + i * s->part_width;
             y[i - begin] = j->y + m->pair_token[i] * (size_t)s->d + tile * s->tile;
         }
-        m->x->k->rows_accumulate(w->type, s->tile, tensor_row(w, sub, (uint32_t)tile * s->part_width), w->row_bytes,
-                                 s->part_width, a, y, end - begin);
+        m->x->k->rows_accumulate(w->type, s->tile, tensor_row(w, sub, row), w->row_bytes, s->part_width, a, y,
+                                 end - begin, g + 1 < m->n_active ? tensor_row(w, m->active[g + 1], row) : NULL);
     }
 }
 

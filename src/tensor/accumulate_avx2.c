@@ -162,9 +162,9 @@ INLINE void run(dtype type, const accumulate_args *args)
 }
 
 void rows_accumulate_avx2(dtype type, size_t width, const void *r, size_t r_stride, size_t rows, const float *const *a,
-                          float *const *y, size_t tokens)
+                          float *const *y, size_t tokens, const void *next)
 {
-    const accumulate_args args = {width, r_stride, rows, r, a, y, tokens};
+    const accumulate_args args = {width, r_stride, rows, r, a, y, tokens, next};
     run_type(type, &args);
 }
 

@@ -70,7 +70,7 @@ INLINE int centre(dtype type)
 
 /* Rows of a strip; what fills the last group up to four is zero. s, m: [row][run]. */
 typedef struct row_block {
-    const uint8_t *w;
+    const uint8_t *w, *next; /* next: the rows after these, or what is read after all of them, or NULL */
     size_t stride, rows, groups, units;
     float s[BLOCK_ROWS * 16], m[BLOCK_ROWS * 8];
     uint8_t last[GROUP][STRIP_UNITS * Q8_0_BYTES];
@@ -106,10 +106,15 @@ INLINE void load_row_scales(dtype type, const uint8_t *row, size_t units, size_t
     set_row_scales(type, eight_halves(d), eight_halves(m), j, b);
 }
 
-INLINE void block_begin(dtype type, const uint8_t *w, size_t stride, size_t rows, size_t units, row_block *b)
+/* Rows j0 .. and columns c0 .. of the call. */
+INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t c0, row_block *b)
 {
+    const uint8_t *w = args->r + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
+    const size_t left = args->rows - j0, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS, stride = args->stride;
+    const size_t columns = (args->width - c0) / UNIT, units = columns < STRIP_UNITS ? columns : STRIP_UNITS;
     const size_t whole = rows / GROUP * GROUP;
     b->w = w, b->stride = stride, b->rows = rows, b->units = units;
+    b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
     b->groups = (rows + GROUP - 1) / GROUP;
     for (size_t j = 0; j < rows; j++) {
         if (units == STRIP_UNITS)
@@ -186,7 +191,8 @@ INLINE void quantize_factors(size_t runs, const row_block *b, const float *a, vf
     const size_t vectors = b->groups * runs / GROUP;
     for (size_t v = 0; v < vectors; v++) {
         const vf f = v_mul(v_load(b->s + v * VL), row_factors(runs, a, v));
-        _mm_store_si128((__m128i *)(void *)(bytes + v * VL), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v_mul(f, inverse))));
+        _mm_store_si128((__m128i *)(void *)(bytes + v * VL),
+                        _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v_mul(f, inverse))));
     }
     if (vectors % 4) memset(bytes + vectors * VL, 0, 32);
     for (size_t z = 0; z < (vectors + 3) / 4; z++) {
@@ -201,7 +207,8 @@ INLINE void token_factors(dtype type, const row_block *b, const float *token, fa
     float a[BLOCK_ROWS] = {0};
     memcpy(a, token, b->rows * sizeof *a);
     const vf most = largest_factors(runs, b, a), tiny = v_set1(ACT_TINY);
-    const __mmask16 zero = _mm512_cmp_ps_mask(most, tiny, _CMP_LE_OQ), normal = _mm512_cmp_ps_mask(most, tiny, _CMP_GT_OQ);
+    const __mmask16 zero = _mm512_cmp_ps_mask(most, tiny, _CMP_LE_OQ),
+                    normal = _mm512_cmp_ps_mask(most, tiny, _CMP_GT_OQ);
     v_store(out->beta, _mm512_mask_mov_ps(v_mul(most, v_set1(1.0f / 127)), zero, v_zero()));
     quantize_factors(runs, b, a, _mm512_maskz_div_ps(normal, v_set1(127), most), out);
     vi sums = _mm512_setzero_si512();
@@ -234,6 +241,15 @@ INLINE vi add_rows(dtype type, const factors *f, size_t g, size_t half, vi w, vi
     return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32((int)f->q[g * strip_runs(type) + run_of(type, half)]));
 }
 
+/* Asks for group g of what is read after this block. */
+INLINE void ask_group(dtype type, const row_block *b, size_t g)
+{
+    if (!b->next) return;
+    const size_t bytes = is_k(type) ? chunk_bytes(type) : b->units * block_bytes(type);
+    for (size_t j = g * GROUP; j < (g + 1) * GROUP; j++)
+        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(b->next + j * b->stride + at, 0, 2);
+}
+
 /* One token over a whole strip: 16 vectors of sums stay in registers. */
 INLINE void ints_one(dtype type, const row_block *b, const float *a, float *y)
 {
@@ -243,6 +259,7 @@ INLINE void ints_one(dtype type, const row_block *b, const float *a, float *y)
 #pragma GCC unroll 16
     for (size_t h = 0; h < HALVES; h++) sums[h] = first_sum(type, &f, h);
     for (size_t g = 0; g < b->groups; g++) {
+        ask_group(type, b, g);
 #pragma GCC unroll 8
         for (size_t u = 0; u < STRIP_UNITS; u++) {
             vi w[2];
@@ -263,6 +280,7 @@ typedef struct unpacked_ints {
 INLINE void unpack_ints(dtype type, const row_block *b, unpacked_ints *out)
 {
     for (size_t g = 0; g < b->groups; g++) {
+        ask_group(type, b, g);
         if (b->units == STRIP_UNITS) {
 #pragma GCC unroll 8
             for (size_t u = 0; u < STRIP_UNITS; u++) unit_weights(type, b, g, u, out->w[u][g]);
@@ -282,7 +300,8 @@ INLINE void ints_tokens(dtype type, size_t T, const row_block *b, const unpacked
         for (size_t g = 0; g < b->groups; g++) {
 #pragma GCC unroll 8
             for (size_t i = 0; i < 2 * T; i++)
-                sums[i / 2][i % 2] = add_rows(type, &f[i / 2], g, 2 * u + i % 2, in->w[u][g][i % 2], sums[i / 2][i % 2]);
+                sums[i / 2][i % 2] =
+                    add_rows(type, &f[i / 2], g, 2 * u + i % 2, in->w[u][g][i % 2], sums[i / 2][i % 2]);
         }
 #pragma GCC unroll 8
         for (size_t i = 0; i < 2 * T; i++) add_sum(type, &f[i / 2], 2 * u + i % 2, sums[i / 2][i % 2], y[i / 2]);
@@ -311,12 +330,9 @@ INLINE void ints_many(dtype type, const accumulate_args *args, const row_block *
 INLINE void ints_run(dtype type, const accumulate_args *args)
 {
     for (size_t c = 0; c < args->width; c += STRIP) {
-        const size_t units = (args->width - c) / UNIT;
         for (size_t j = 0; j < args->rows; j += BLOCK_ROWS) {
-            const size_t rows = args->rows - j;
             row_block b;
-            block_begin(type, args->r + j * args->stride + c / STRIP * chunk_bytes(type), args->stride,
-                        rows < BLOCK_ROWS ? rows : BLOCK_ROWS, units < STRIP_UNITS ? units : STRIP_UNITS, &b);
+            block_begin(type, args, j, c, &b);
             if (args->tokens == 1 && b.units == STRIP_UNITS)
                 ints_one(type, &b, args->a[0] + j, args->y[0] + c);
             else
@@ -334,9 +350,9 @@ INLINE void run(dtype type, const accumulate_args *args)
 }
 
 void rows_accumulate_avx512(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
-                            const float *const *a, float *const *y, size_t tokens)
+                            const float *const *a, float *const *y, size_t tokens, const void *next)
 {
-    const accumulate_args args = {width, r_stride, rows, r, a, y, tokens};
+    const accumulate_args args = {width, r_stride, rows, r, a, y, tokens, next};
     run_type(type, &args);
 }
 

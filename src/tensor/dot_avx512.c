@@ -168,9 +168,9 @@ INLINE vi broadcast_16(const uint8_t *p)
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
 }
 
-/* Memory answers in time only if asked twice: for level 2, as many bytes as a run takes, in order of address, AHEAD tiles
- * before they are wanted; for level 1, one token only, two chunks before. A few lines at a time: there are but so many
- * requests under way. */
+/* Memory answers in time only if asked twice: for level 2, as many bytes as a run takes, in order of address, AHEAD
+ * tiles before they are wanted; for level 1, one token only, two chunks before. A few lines at a time: there are but so
+ * many requests under way. */
 enum { AHEAD = 2 };
 
 INLINE void ask_ahead(dtype type, size_t G, size_t T, size_t i, size_t N, const uint8_t *w, size_t stride,

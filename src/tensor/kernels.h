@@ -28,9 +28,10 @@ typedef struct kernels {
     /* y[t][c] += sum_j a[t][j] * R[j][c], c in [0, width), j in [0, rows), t in [0, tokens); j in ascending order.
      * Where a table multiplies quantized rows as integers it rounds a token's factors to eight bits over 32 rows at a
      * time, counted from the first: rows in several calls give the same bits only if cut there.
-     * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width]. */
+     * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width].
+     * next: as for rows_dot. */
     void (*rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
-                            const float *const *a, float *const *y, size_t tokens);
+                            const float *const *a, float *const *y, size_t tokens, const void *next);
 
     /* out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps); out may be x. */
     void (*rms_norm)(const float *x, const float *weight, float eps, float *out, size_t n);

@@ -94,8 +94,9 @@ static void rows_dot(dtype type, size_t n, const void *w, size_t w_stride, size_
 }
 
 static void rows_accumulate(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
-                            const float *const *a, float *const *y, size_t tokens)
+                            const float *const *a, float *const *y, size_t tokens, const void *next)
 {
+    (void)next;
     for (size_t j = 0; j < rows; j++) {
         const uint8_t *row = (const uint8_t *)r + j * r_stride;
         for (size_t c = 0; c < width; c += PIECE) {

@@ -38,7 +38,7 @@ INLINE size_t strip_bytes(dtype type)
 
 /* A tile of rows in one strip. */
 typedef struct tile {
-    const uint8_t *w;
+    const uint8_t *w, *next; /* next: the rows after these, NULL where unknown */
     size_t stride, rows, units;
 } tile;
 
@@ -87,11 +87,11 @@ INLINE vf factor_at(size_t runs, const token_scales *a, size_t u, size_t v, size
     return v_set1(a->v[runs * u][j]);
 }
 
-/* The same piece of the row a tile later. What lies there after the last row is most likely the next call's: a
- * sub-expert's down matrix is stored in the order in which it is read. */
+/* The same piece of the row a tile later. */
 INLINE void ask_ahead(dtype type, const tile *in, size_t j)
 {
-    const uint8_t *row = in->w + (j + TILE_ROWS) * in->stride;
+    if (!in->next) return;
+    const uint8_t *row = in->next + j * in->stride;
     const size_t bytes = in->units * strip_bytes(type) / STRIP_UNITS;
     for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
 }
@@ -203,6 +203,7 @@ typedef struct accumulate_args {
     const float *const *a;
     float *const *y;
     size_t tokens;
+    const uint8_t *next; /* what this thread reads after this call, or NULL */
 } accumulate_args;
 
 INLINE void tile_many(dtype type, const accumulate_args *args, const tile *in, const float (*s)[16], size_t j0,
@@ -245,7 +246,8 @@ INLINE void float_run(dtype type, const accumulate_args *args)
         const size_t units = (args->width - c) / UNIT;
         for (size_t j = 0; j < args->rows; j += TILE_ROWS) {
             const size_t rows = args->rows - j;
-            const tile in = {args->r + j * args->stride + c / STRIP * strip_bytes(type), args->stride,
+            const uint8_t *w = args->r + j * args->stride + c / STRIP * strip_bytes(type);
+            const tile in = {w, rows > TILE_ROWS ? w + TILE_ROWS * args->stride : args->next, args->stride,
                              rows < TILE_ROWS ? rows : TILE_ROWS, units < STRIP_UNITS ? units : STRIP_UNITS};
             tile_scales s;
             decode_tile(type, &in, s);
