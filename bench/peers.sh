@@ -2,6 +2,7 @@
 # Prompt and decode speed beside other engines, on models of real shapes with random weights: llama.cpp where the shape is
 # OLMoE-1B-7B's, ik_llama.cpp (as it comes, and with its options for repacking) where it is 12 layers of Qwen3-30B-A3B's.
 # Both read the very file that our whole model is; ours split runs it at full, half and a quarter of the expert compute.
+# Everybody reads the model into memory: how the page cache happens to hold a file makes a quarter of the speed.
 # Engines alternate within a round; medians over ROUNDS rounds.
 #
 #   bench/peers.sh [ROUNDS] [THREADS]       defaults 5 and 2; writes docs/results/peers.md and .csv
@@ -17,11 +18,13 @@ OUT=${OUT:-docs/results/peers}
 rounds=${1:-5} threads=${2:-2}
 models=$B/bench-models
 command -v jq >/dev/null || { echo "peers.sh: needs jq (Debian: apt-get install jq)" >&2; exit 1; }
+for peer in lc-llama-bench ik-llama-bench; do
+    [ -r "$PEERS/$peer.xz" ] || { echo "peers.sh: SKIPPED, $PEERS/$peer.xz is not there" >&2; exit 0; }
+done
 mkdir -p "$models" "$(dirname "$OUT")"
 make B="$B" all >&2
 
 for peer in lc-llama-bench ik-llama-bench; do
-    [ -r "$PEERS/$peer.xz" ] || { echo "peers.sh: $PEERS/$peer.xz is not there" >&2; exit 1; }
     [ -x "$models/$peer" ] || { xz -dc "$PEERS/$peer.xz" >"$models/$peer" && chmod +x "$models/$peer"; }
 done
 
@@ -29,7 +32,8 @@ layers_of() { case $1 in qwen3*) echo 12 ;; *) echo 16 ;; esac; }
 
 # model SHAPE TYPE [SPLIT]: the file's name; made where it is missing.
 model() {
-    local file=$models/$1-$(layers_of "$1")-$2${3:+-n$3}.gguf
+    local file
+    file=$models/$1-$(layers_of "$1")-$2${3:+-n$3}.gguf
     [ -f "$file" ] ||
         "$B/moeprism" synth --like "$1" --layers "$(layers_of "$1")" --type "$2" ${3:+--split "$3"} -o "$file" >&2
     echo "$file"
@@ -39,12 +43,12 @@ model() {
 peer() {
     local binary=$models/$1-llama-bench file=$2
     shift 2
-    "$binary" -m "$file" -t "$threads" -p 512 -n 128 -r 1 -o json "$@" 2>/dev/null |
+    "$binary" -m "$file" -mmp 0 -t "$threads" -p 512 -n 128 -r 1 -o json "$@" 2>/dev/null |
         jq -r '.[] | [(if .n_prompt > 0 then "pp\(.n_prompt)" else "tg\(.n_gen)" end), .avg_ts, ""] | @csv' | tr -d '"'
 }
 
 ours() {
-    "$B/moeprism" bench "$1" -t "$threads" -p 512 -n 128 -r 1 --points "$2" --json 2>/dev/null |
+    "$B/moeprism" bench "$1" --no-mmap -t "$threads" -p 512 -n 128 -r 1 --points "$2" --json 2>/dev/null |
         jq -r '.[] | [(if .n_prompt > 0 then "pp\(.n_prompt)" else "tg\(.n_gen)" end), .avg_ts,
             (.timings | (.router_ns + .gate_ns + .experts_ns) / 1e6) / (.n_prompt + .n_gen * .n_seqs)] | @csv' | tr -d '"'
 }

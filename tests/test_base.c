@@ -120,6 +120,12 @@ static void test_read(void **state)
     assert_fails(file_read(folder, &data, &len, &err), MP_E_IO, "directory");
 }
 
+static bool refuse_tick(void *user, uint64_t done, uint64_t total)
+{
+    (void)user, (void)done, (void)total;
+    return false;
+}
+
 static void test_map(void **state)
 {
     (void)state;
@@ -132,6 +138,17 @@ static void test_map(void **state)
     file_map_close(&map);
     assert_int_equal(map.fd, -1);
     file_map_close(&map); /* once more does no harm */
+
+    assert_ok(file_map_open(in_folder("some"), &map, &err));
+    const uint8_t *const at = map.data;
+    assert_ok(file_map_copy(&map, in_folder("some"), NULL, NULL, &err));
+    assert_ptr_equal(map.data, at);
+    file_map_release(&map, map.data, map.len); /* a copy stays */
+    assert_memory_equal(map.data, "abc", 3);
+    file_map_close(&map);
+    assert_ok(file_map_open(in_folder("some"), &map, &err));
+    assert_fails(file_map_copy(&map, in_folder("some"), refuse_tick, NULL, &err), MP_E_INTERRUPTED, "interrupted");
+    file_map_close(&map);
     put_file("empty", "", 0);
     assert_ok(file_map_open(in_folder("empty"), &map, &err));
     assert_int_equal(map.len, 0);

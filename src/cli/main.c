@@ -35,10 +35,8 @@ mp_status cli_flush(mp_error *err)
 mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err)
 {
     progress shown;
-    const mp_model_params params = {.override_experts = override_experts,
-                                    .no_mmap = common->no_mmap,
-                                    .progress = progress_update,
-                                    .user = &shown};
+    const mp_model_params params = {
+        .override_experts = override_experts, .no_mmap = common->no_mmap, .progress = progress_update, .user = &shown};
     progress_begin(&shown, true);
     interrupt_catch(NULL);
     const mp_status status = mp_model_open(common->args[0], &params, out, err);
