@@ -72,15 +72,14 @@ INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane
     }
 }
 
-/* Row l G + g of 4 G rows belongs to lane 4 l + g, where quads leave its sum. */
-INLINE void raw_load(dtype type, size_t G, const uint8_t *w, size_t stride, size_t runs, raw_scales *raw)
+/* 16 rows, a lane each */
+INLINE void raw_load(dtype type, const uint8_t *w, size_t stride, size_t runs, raw_scales *raw)
 {
-    for (size_t r = 0; r < 4 * G; r++) {
-        const size_t lane = r / G * 4 + r % G;
+    for (size_t r = 0; r < LANES; r++) {
         if (runs == CHUNK_RUNS)
-            raw_load_lane(type, w + r * stride, CHUNK_RUNS, lane, raw);
+            raw_load_lane(type, w + r * stride, CHUNK_RUNS, r, raw);
         else
-            raw_load_lane(type, w + r * stride, runs, lane, raw);
+            raw_load_lane(type, w + r * stride, runs, r, raw);
     }
 }
 
@@ -147,18 +146,13 @@ INLINE vf add_run(const run_scales *s, size_t i, bool halves, const token *x, vi
     return v_fma(v_load(s->m[i]), x_sum, v_fma(_mm512_cvtepi32_ps(dot), scale, sum));
 }
 
-/* ---- direct ----------------------------------------------------------------------------------------------------- */
+/* ---- several tokens ---------------------------------------------------------------------------------------------- */
 
-/* Four words of each of G quads into lanes 4 l + g: the sums of 4 G rows. */
-INLINE vi add_up(size_t G, const vi *quads)
+/* Four words of each of four quads, in every lane: lane l of the result is quad 0 .. 3 of row l. */
+INLINE vi add_up(const vi *quads)
 {
-    if (G == 1) {
-        const vi pairs = _mm512_add_epi32(quads[0], _mm512_shuffle_epi32(quads[0], _MM_PERM_CDAB));
-        return _mm512_add_epi32(pairs, _mm512_shuffle_epi32(pairs, _MM_PERM_BADC));
-    }
     const vi a = _mm512_add_epi32(_mm512_unpacklo_epi32(quads[0], quads[1]),
                                   _mm512_unpackhi_epi32(quads[0], quads[1])); /* 0 1 0 1 */
-    if (G == 2) return _mm512_add_epi32(a, _mm512_shuffle_epi32(a, _MM_PERM_BADC));
     const vi b = _mm512_add_epi32(_mm512_unpacklo_epi32(quads[2], quads[3]), _mm512_unpackhi_epi32(quads[2], quads[3]));
     return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
@@ -168,117 +162,196 @@ INLINE vi broadcast_16(const uint8_t *p)
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
 }
 
-/* Memory answers in time only if asked twice: for level 2, as many bytes as a run takes, in order of address, AHEAD
- * tiles before they are wanted; for level 1, one token only, two chunks before. A few lines at a time: there are but so
- * many requests under way. */
-enum { AHEAD = 2 };
-
-INLINE void ask_ahead(dtype type, size_t G, size_t T, size_t i, size_t N, const uint8_t *w, size_t stride,
-                      const uint8_t *next)
+/* Sums of a run's products with the quants q: of 32 in dots[0], or of 16 each in dots[0] and dots[1]. */
+INLINE void multiply(bool halves, const vi *quad, const uint8_t *q, vi *dots)
 {
-    const size_t bytes = N * 4 * G * chunk_bytes(type) / CHUNK_RUNS;
-#pragma GCC unroll 16
-    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i / N * bytes + b, 0, 2);
-    const size_t near = chunk_bytes(type) / 2 / 64 * 64; /* twice a chunk */
-    if (T > 1 || i % (CHUNK_RUNS / 2)) return;
-#pragma GCC unroll 8
-    for (size_t r = 0; r < 4 * G; r++)
-#pragma GCC unroll 2
-        for (size_t b = 0; b < near; b += 64)
-            __builtin_prefetch(w + r * stride + 2 * chunk_bytes(type) + (i ? near : 0) + b, 0, 3);
+    const vi lo = _mm512_dpbusd_epi32(_mm512_setzero_si512(), quad[0], broadcast_16(q));
+    dots[0] = lo;
+    dots[halves] = _mm512_dpbusd_epi32(halves ? _mm512_setzero_si512() : lo, quad[1], broadcast_16(q + 16));
 }
 
-/* Runs i .. i + N of a chunk. Two at a time where they share their bytes in memory. */
-INLINE void direct_runs(dtype type, size_t G, size_t T, size_t N, size_t i, const uint8_t *w, size_t stride,
-                        const run_scales *s, const token *x, const uint8_t *next, vf *sums)
+/* Run i of 16 rows. */
+INLINE void direct_run(dtype type, size_t T, size_t i, const uint8_t *w, size_t stride, const run_scales *s,
+                       const token *x, const uint8_t *next, vf *sums)
 {
-    enum { MOST = 2 };
-    ask_ahead(type, G, T, i, N, w, stride, next);
     const bool halves = type == DTYPE_Q6_K;
-    vi dots[DIRECT_TOKENS][MOST][2][4];
+    const size_t bytes = LANES * chunk_bytes(type) / CHUNK_RUNS;
+    vi dots[DIRECT_TOKENS][2][4];
+#pragma GCC unroll 16
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + i * bytes + b, 0, 2);
 #pragma GCC unroll 4
-    for (size_t g = 0; g < G; g++) {
-#pragma GCC unroll 2
-        for (size_t k = 0; k < N; k++) {
-            vi quad[2];
-            quad_run(type, w + g * stride, G * stride, i + k, quad);
-#pragma GCC unroll 4
-            for (size_t t = 0; t < T; t++) {
-                const uint8_t *q = x[t].quants + (i + k) * RUN;
-                const vi lo = _mm512_dpbusd_epi32(_mm512_setzero_si512(), quad[0], broadcast_16(q));
-                dots[t][k][0][g] = lo;
-                dots[t][k][halves][g] =
-                    _mm512_dpbusd_epi32(halves ? _mm512_setzero_si512() : lo, quad[1], broadcast_16(q + 16));
-            }
-        }
-    }
-#pragma GCC unroll 2
-    for (size_t k = 0; k < N; k++) {
+    for (size_t g = 0; g < 4; g++) {
+        vi quad[2];
+        quad_run(type, w + g * stride, 4 * stride, i, quad);
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) {
-#pragma GCC unroll 2
-            for (size_t h = 0; h <= halves; h++) {
-                const size_t run = halves ? 2 * (i + k) + h : i + k;
-                sums[t] = add_run(s, run, halves, &x[t], add_up(G, dots[t][k][h]), sums[t]);
-            }
+            vi both[2];
+            multiply(halves, quad, x[t].quants + i * RUN, both);
+            dots[t][0][g] = both[0];
+            dots[t][halves][g] = both[halves];
         }
     }
-}
-
-INLINE void direct_chunk(dtype type, size_t G, size_t T, const uint8_t *w, size_t stride, size_t runs,
-                         const run_scales *s, const token *x, const uint8_t *next, vf *sums)
-{
-    if (runs == CHUNK_RUNS) {
-        const size_t N = is_k(type) && T <= 2 ? 2 : 1;
-#pragma GCC unroll 8
-        for (size_t i = 0; i < CHUNK_RUNS; i += N) direct_runs(type, G, T, N, i, w, stride, s, x, next, sums);
-    } else {
-        for (size_t i = 0; i < runs; i++) direct_runs(type, G, T, 1, i, w, stride, s, x, next, sums);
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) {
+#pragma GCC unroll 2
+        for (size_t h = 0; h <= halves; h++)
+            sums[t] = add_run(s, halves ? 2 * i + h : i, halves, &x[t], add_up(dots[t][h]), sums[t]);
     }
 }
 
-INLINE void direct(dtype type, size_t G, size_t T, const dot_args *a, size_t r0, size_t t0)
+/* 16 rows for T tokens. */
+INLINE void direct(dtype type, size_t T, const dot_args *a, size_t r0, size_t t0)
 {
     const uint8_t *w = a->w + r0 * a->w_stride;
-    const size_t ahead = r0 + (T == 1 ? AHEAD : 1) * 4 * G;
-    const uint8_t *next_tile =
-        ahead < a->rows ? a->w + ahead * a->w_stride : (const uint8_t *)a->next + (ahead - a->rows) * a->w_stride;
+    const uint8_t *next = r0 + LANES < a->rows ? w + LANES * a->w_stride : a->next;
     raw_scales raw;
     run_scales s;
     vf sums[DIRECT_TOKENS];
-    if (G < 4) memset(&raw, 0, sizeof raw);
 #pragma GCC unroll 4
     for (size_t t = 0; t < T; t++) sums[t] = v_zero();
     size_t runs = a->n < CHUNK ? a->n / RUN : CHUNK_RUNS;
-    raw_load(type, G, w, a->w_stride, runs, &raw);
-    for (size_t c = 0; c < a->n; c += CHUNK, w += chunk_bytes(type)) {
+    raw_load(type, w, a->w_stride, runs, &raw);
+    for (size_t c = 0; c < a->n; c += CHUNK, w += chunk_bytes(type), next += LANES * chunk_bytes(type)) {
         token x[DIRECT_TOKENS];
         const size_t here = runs, left = a->n - c - here * RUN;
         decode_scales(type, &raw, here, &s);
         runs = left < CHUNK ? left / RUN : CHUNK_RUNS;
-        if (runs) raw_load(type, G, w + chunk_bytes(type), a->w_stride, runs, &raw);
-        const uint8_t *next = next_tile + 4 * G * (c / CHUNK) * chunk_bytes(type);
+        if (runs) raw_load(type, w + chunk_bytes(type), a->w_stride, runs, &raw);
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) x[t] = token_at(a->x[t0 + t], a->n, c);
-        direct_chunk(type, G, T, w, a->w_stride, here, &s, x, next, sums);
+        if (here == CHUNK_RUNS) {
+#pragma GCC unroll 8
+            for (size_t i = 0; i < CHUNK_RUNS; i++) direct_run(type, T, i, w, a->w_stride, &s, x, next, sums);
+        } else {
+            for (size_t i = 0; i < here; i++) direct_run(type, T, i, w, a->w_stride, &s, x, next, sums);
+        }
     }
-    for (size_t t = 0; t < T; t++) {
-        float lanes[LANES];
-        v_store(lanes, sums[t]);
-        for (size_t r = 0; r < 4 * G; r++) a->out[t0 + t][r0 + r] = lanes[r / G * 4 + r % G];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) v_store(a->out[t0 + t] + r0, sums[t]);
+}
+
+/* ---- one token -------------------------------------------------------------------------------------------------- */
+
+/* What up to 16 rows give for SEGMENT chunks before scales are applied. Rows are read four at a time, which is how
+ * memory answers soonest, but scaled 16 at a time. Row 4 g + l belongs to lane 4 l + g. */
+enum { SEGMENT = 8, AHEAD = 8 /* rows */ };
+
+typedef struct products {
+    vi dots[SEGMENT][2][2][4]; /* [chunk][run / 4][half][g]: lane l has four runs of row 4 g + l */
+    raw_scales raw[SEGMENT];
+} products;
+
+/* Memory answers in time only if asked twice: for level 2, in order of address, AHEAD rows before they are wanted; for
+ * level 1 two chunks before. A few lines at a time: there are but so many requests under way. */
+INLINE void ask_ahead(dtype type, size_t half, const uint8_t *w, size_t stride, const uint8_t *next)
+{
+    const size_t bytes = 2 * chunk_bytes(type); /* half a chunk of four rows */
+#pragma GCC unroll 16
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + half * bytes + b, 0, 2);
+    const size_t near = chunk_bytes(type) / 2 / 64 * 64;
+#pragma GCC unroll 4
+    for (size_t r = 0; r < 4; r++)
+#pragma GCC unroll 2
+        for (size_t b = 0; b < near; b += 64)
+            __builtin_prefetch(w + r * stride + 2 * chunk_bytes(type) + (half ? near : 0) + b, 0, 3);
+}
+
+/* Half a chunk of four rows, or the first `count` of its four runs. */
+INLINE void multiply_half(dtype type, const uint8_t *w, size_t stride, size_t half, size_t count, const uint8_t *quants,
+                          vi *out)
+{
+    const bool halves = type == DTYPE_Q6_K;
+    vi dots[8];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++) {
+        vi quad[2], *both = dots + (halves ? 2 * k : k);
+        if (k >= count) {
+            both[0] = both[halves] = _mm512_setzero_si512();
+            continue;
+        }
+        vi sums[2];
+        quad_run(type, w, stride, 4 * half + k, quad);
+        multiply(halves, quad, quants + (4 * half + k) * RUN, sums);
+        both[0] = sums[0];
+        both[halves] = sums[halves];
+    }
+    out[0] = add_up(dots);
+    if (halves) out[4] = add_up(dots + 4);
+}
+
+/* Four rows over `chunks` chunks of at most `runs` runs. */
+INLINE void multiply_rows(dtype type, size_t g, const uint8_t *w, size_t stride, size_t runs, const uint8_t *quants,
+                          const uint8_t *next, products *p)
+{
+    for (size_t c = 0; c * CHUNK_RUNS < runs; c++, w += chunk_bytes(type), next += 4 * chunk_bytes(type)) {
+        const size_t left = runs - c * CHUNK_RUNS;
+        if (left >= CHUNK_RUNS) {
+#pragma GCC unroll 4
+            for (size_t l = 0; l < 4; l++)
+                raw_load_lane(type, w + l * stride, CHUNK_RUNS, 4 * l + g, &p->raw[c]);
+#pragma GCC unroll 2
+            for (size_t half = 0; half < 2; half++) {
+                ask_ahead(type, half, w, stride, next);
+                multiply_half(type, w, stride, half, 4, quants + c * CHUNK, &p->dots[c][half][0][g]);
+            }
+        } else {
+            for (size_t l = 0; l < 4; l++) raw_load_lane(type, w + l * stride, left, 4 * l + g, &p->raw[c]);
+            for (size_t half = 0; 4 * half < left; half++)
+                multiply_half(type, w, stride, half, left - 4 * half, quants + c * CHUNK, &p->dots[c][half][0][g]);
+        }
     }
 }
 
-/* 16 rows. One token takes four at a time, eight where decoding their scales is much of the work: memory answers fewer
- * streams sooner. */
+INLINE vf scale_products(dtype type, const products *p, size_t runs, const void *act, size_t n, size_t at, vf sum)
+{
+    const bool halves = type == DTYPE_Q6_K;
+    run_scales s;
+    for (size_t c = 0; c * CHUNK_RUNS < runs; c++) {
+        const size_t left = runs - c * CHUNK_RUNS, here = left < CHUNK_RUNS ? left : CHUNK_RUNS;
+        const token x = token_at(act, n, at + c * CHUNK);
+        decode_scales(type, &p->raw[c], here, &s);
+        for (size_t i = 0; i < here * (halves ? 2 : 1); i += 4) {
+            vi dots[4];
+            memcpy(dots, halves ? p->dots[c][i / 8][i / 4 % 2] : p->dots[c][i / 4][0], sizeof dots);
+            transpose_words(dots);
+#pragma GCC unroll 4
+            for (size_t k = 0; k < 4; k++) {
+                if (i + k < here * (halves ? 2 : 1)) sum = add_run(&s, i + k, halves, &x, dots[k], sum);
+            }
+        }
+    }
+    return sum;
+}
+
+/* 4, 8, 12 or 16 rows. */
+INLINE void one_token(dtype type, const dot_args *a, size_t r0, size_t rows, size_t t)
+{
+    products p;
+    vf sum = v_zero();
+    if (rows < LANES) memset(&p, 0, sizeof p);
+    for (size_t at = 0; at < a->n; at += SEGMENT * CHUNK) {
+        const size_t left = (a->n - at) / RUN, runs = left < SEGMENT * CHUNK_RUNS ? left : SEGMENT * CHUNK_RUNS;
+        for (size_t g = 0; g < rows / 4; g++) {
+            const size_t row = r0 + 4 * g, ahead = row + AHEAD;
+            const uint8_t *next = ahead < a->rows ? a->w + ahead * a->w_stride : a->next + (ahead - a->rows) * a->w_stride;
+            multiply_rows(type, g, a->w + row * a->w_stride + at / CHUNK * chunk_bytes(type), a->w_stride, runs,
+                          (const uint8_t *)act_quants(a->x[t]) + at, next + 4 * at / CHUNK * chunk_bytes(type), &p);
+        }
+        sum = scale_products(type, &p, runs, a->x[t], a->n, at, sum);
+    }
+    float lanes[LANES];
+    v_store(lanes, sum);
+    for (size_t r = 0; r < rows; r++) a->out[t][r0 + r] = lanes[r % 4 * 4 + r / 4];
+}
+
+/* 16 rows */
 INLINE void direct_tokens(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
     const size_t end = t0 + tokens;
     size_t t = t0;
-    for (; t + 4 <= end; t += 4) direct(type, 4, 4, a, r0, t);
-    for (; t + 2 <= end; t += 2) direct(type, 4, 2, a, r0, t);
-    const size_t G = is_k(type) ? 2 : 1;
-    for (size_t r = r0; t < end && r < r0 + 16; r += 4 * G) direct(type, G, 1, a, r, t);
+    for (; t + 4 <= end; t += 4) direct(type, 4, a, r0, t);
+    for (; t + 2 <= end; t += 2) direct(type, 2, a, r0, t);
+    if (t < end) one_token(type, a, r0, LANES, t);
 }
 
 /* ---- panel ------------------------------------------------------------------------------------------------------ */
@@ -292,7 +365,7 @@ typedef struct panel {
 INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs, panel *p)
 {
     raw_scales raw;
-    raw_load(type, 4, w, stride, runs, &raw);
+    raw_load(type, w, stride, runs, &raw);
     p->runs = runs;
     for (size_t i = 0; i < CHUNK_RUNS; i++) {
         if (i >= runs) break;
@@ -407,18 +480,19 @@ INLINE void run(dtype type, const dot_args *a, size_t tokens)
         sixteen_rows(type, a, a->rows - 16, tokens);
         return;
     }
-    for (; r + 4 <= a->rows; r += 4)
-        for (size_t t = 0; t < tokens; t++) direct(type, 1, 1, a, r, t);
+    const size_t rows = (a->rows - r) / 4 * 4;
+    for (size_t t = 0; rows && t < tokens; t++) one_token(type, a, r, rows, t);
+    r += rows;
     if (r == a->rows) return;
     for (size_t t = 0; t < tokens; t++) {
         if (a->rows > 4) {
-            direct(type, 1, 1, a, a->rows - 4, t);
+            one_token(type, a, a->rows - 4, 4, t);
             continue;
         }
         for (size_t i = r; i < a->rows; i++) { /* fewer than four in all: four times the same */
             float lanes[4], *out = lanes;
             const dot_args one = {a->n, a->w + i * a->w_stride, 0, 4, a->x + t, &out, a->next};
-            direct(type, 1, 1, &one, 0, 0);
+            one_token(type, &one, 0, 4, 0);
             a->out[t][i] = lanes[0];
         }
     }
