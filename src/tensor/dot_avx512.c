@@ -248,7 +248,7 @@ INLINE void ask_ahead(dtype type, size_t half, const uint8_t *w, size_t stride, 
     const size_t bytes = 2 * chunk_bytes(type); /* half a chunk of four rows */
 #pragma GCC unroll 16
     for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + half * bytes + b, 0, 2);
-    const size_t near = chunk_bytes(type) / 2 / 64 * 64;
+    const size_t near = (chunk_bytes(type) / 2 + 63) / 64 * 64; /* of two halves */
 #pragma GCC unroll 4
     for (size_t r = 0; r < 4; r++)
 #pragma GCC unroll 2
