@@ -1,6 +1,4 @@
-/* Causal attention over the paged cache, one work item per token and head. Scores of one (token, head) are kept whole:
- * memory grows linearly with the context, once per thread. What a family does before and after (biases, norms,
- * latents) surrounds this and never sees the pages. */
+/* What surrounds attend(): norms, projections, rotary positions, storing into the cache. MLA's are in mla.c. */
 #include <math.h>
 #include <string.h>
 
@@ -32,7 +30,6 @@ void attention_layout(arena *a, mp_engine *e)
     e->rope_freq = arena_take(a, hp->n_rot / 2, sizeof *e->rope_freq);
     e->rope_cos = arena_take(a, n, hp->n_rot / 2 * sizeof *e->rope_cos);
     e->rope_sin = arena_take(a, n, hp->n_rot / 2 * sizeof *e->rope_sin);
-    e->att = arena_take(a, e->params.threads, e->params.n_ctx * sizeof *e->att);
     if (e->model->arch->mla) {
         mla_layout(a, e);
     } else {
@@ -166,60 +163,7 @@ static void project(mp_engine *e, uint32_t layer)
     pool_for(e->x.pool, e->n, prepare_token, &(attention_job){e, layer});
 }
 
-/* ---- attention ---- */
-
-/* p[i] = q . keys[i] over one page's rows. */
-static void score_page(const mp_engine *e, const float *q, const uint8_t *keys, uint32_t count, float *p)
-{
-    const size_t bytes = e->kv.key_bytes, dim = e->shape.key_dim;
-    const kernels *k = e->x.k;
-    if (e->params.kv_type == MP_KV_F32)
-        k->dot_f32(q, (const float *)keys, bytes / sizeof(float), count, p, dim);
-    else if (e->params.kv_type == MP_KV_Q8_0)
-        k->dot_q8_0(q, keys, bytes, count, p, dim);
-    else
-        k->dot_f16(q, (const uint16_t *)keys, bytes / sizeof(uint16_t), count, p, dim);
-}
-
-/* out += sum_i p[i] values[i] over one page's rows. */
-static void mix_page(const mp_engine *e, const float *p, const uint8_t *values, size_t bytes, uint32_t count,
-                     float *out)
-{
-    const size_t dim = e->shape.value_dim;
-    const kernels *k = e->x.k;
-    if (e->params.kv_type == MP_KV_F32)
-        k->mix_f32(p, (const float *)values, bytes / sizeof(float), count, out, dim);
-    else if (e->params.kv_type == MP_KV_Q8_0)
-        k->mix_q8_0(p, values, bytes, count, out, dim);
-    else
-        k->mix_f16(p, (const uint16_t *)values, bytes / sizeof(uint16_t), count, out, dim);
-}
-
-static void attend(void *arg, size_t item, unsigned thread)
-{
-    const attention_job *j = arg;
-    mp_engine *e = j->e;
-    const cache_shape *s = &e->shape;
-    const uint32_t heads = e->model->hp.n_heads, cached = (uint32_t)(item % heads) / (heads / s->heads);
-    const mp_batch_token *token = &e->batch[item / heads];
-    const uint32_t len = token->pos + 1;
-    const size_t key_offset = attention_row_bytes(e->params.kv_type, (size_t)cached * s->key_dim),
-                 value_offset = attention_row_bytes(e->params.kv_type, (size_t)cached * s->value_dim),
-                 value_bytes = e->kv.value_bytes ? e->kv.value_bytes : e->kv.key_bytes;
-    float *p = e->att + (size_t)thread * e->params.n_ctx, *out = e->mixed + item * s->value_dim;
-    for (uint32_t at = 0; at < len; at += KV_PAGE) {
-        const uint8_t *keys = kv_page_keys(&e->kv, token->seq, j->layer, at / KV_PAGE) + key_offset;
-        score_page(e, e->query + item * s->key_dim, keys, len - at < KV_PAGE ? len - at : KV_PAGE, p + at);
-    }
-    for (uint32_t i = 0; i < len; i++) p[i] *= e->model->hp.attention_scale;
-    e->x.k->softmax(p, len);
-    memset(out, 0, s->value_dim * sizeof *out);
-    for (uint32_t at = 0; at < len; at += KV_PAGE) {
-        const uint8_t *values = e->kv.value_bytes ? kv_page_values(&e->kv, token->seq, j->layer, at / KV_PAGE)
-                                                  : kv_page_keys(&e->kv, token->seq, j->layer, at / KV_PAGE);
-        mix_page(e, p + at, values + value_offset, value_bytes, len - at < KV_PAGE ? len - at : KV_PAGE, out);
-    }
-}
+/* ---- a layer's attention ---- */
 
 void engine_attention(mp_engine *e, uint32_t layer, float *h)
 {
@@ -232,7 +176,7 @@ void engine_attention(mp_engine *e, uint32_t layer, float *h)
         mla_project(e, layer);
     else
         project(e, layer);
-    pool_for(e->x.pool, e->n * hp->n_heads, attend, &(attention_job){e, layer});
+    attend(e, layer);
     if (e->model->arch->mla) mla_expand(e, layer);
     acts_set(&e->x, &e->value_acts, e->values, e->n, tensor_is_quantized(&w->o.w));
     linear(&e->x, &w->o.w, &e->value_acts, e->n, e->out, hp->n_embd, e->moe.ptrs);

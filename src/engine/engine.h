@@ -41,7 +41,6 @@ struct mp_engine {
     float *values;              /* [n_batch, heads * hp.value_dim] input of the output projection: mixed, or expanded */
     float *rope_freq;           /* [n_rot / 2] radians per position */
     float *rope_cos, *rope_sin; /* [n_batch, n_rot / 2] */
-    float *att;                 /* [threads, n_ctx] scores */
     float *q_lora;              /* [n_batch, q_lora] */
     acts lora_acts, head_acts;  /* MLA: of q_lora; of every head's part, [heads, n] */
     acts value_acts;
@@ -75,6 +74,9 @@ void attention_set_positions(mp_engine *e);
 void attention_rotate(const mp_engine *e, size_t t, float *x);
 /* Stores a cached row of `width` elements. */
 void attention_store(const mp_engine *e, const float *row, size_t width, uint8_t *out);
+
+/* attend.c: mixed = attention of query over the cache, which holds this step's keys and values already. */
+void attend(const mp_engine *e, uint32_t layer);
 
 /* mla.c: h's projections into query and cache; mixed latents into values. */
 void mla_layout(arena *a, mp_engine *e);

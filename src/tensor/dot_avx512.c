@@ -287,8 +287,7 @@ INLINE void multiply_rows(dtype type, size_t g, const uint8_t *w, size_t stride,
         const size_t left = runs - c * CHUNK_RUNS;
         if (left >= CHUNK_RUNS) {
 #pragma GCC unroll 4
-            for (size_t l = 0; l < 4; l++)
-                raw_load_lane(type, w + l * stride, CHUNK_RUNS, 4 * l + g, &p->raw[c]);
+            for (size_t l = 0; l < 4; l++) raw_load_lane(type, w + l * stride, CHUNK_RUNS, 4 * l + g, &p->raw[c]);
 #pragma GCC unroll 2
             for (size_t half = 0; half < 2; half++) {
                 ask_ahead(type, half, w, stride, next);
@@ -333,7 +332,8 @@ INLINE void one_token(dtype type, const dot_args *a, size_t r0, size_t rows, siz
         const size_t left = (a->n - at) / RUN, runs = left < SEGMENT * CHUNK_RUNS ? left : SEGMENT * CHUNK_RUNS;
         for (size_t g = 0; g < rows / 4; g++) {
             const size_t row = r0 + 4 * g, ahead = row + AHEAD;
-            const uint8_t *next = ahead < a->rows ? a->w + ahead * a->w_stride : a->next + (ahead - a->rows) * a->w_stride;
+            const uint8_t *next =
+                ahead < a->rows ? a->w + ahead * a->w_stride : a->next + (ahead - a->rows) * a->w_stride;
             multiply_rows(type, g, a->w + row * a->w_stride + at / CHUNK * chunk_bytes(type), a->w_stride, runs,
                           (const uint8_t *)act_quants(a->x[t]) + at, next + 4 * at / CHUNK * chunk_bytes(type), &p);
         }

@@ -42,13 +42,13 @@ typedef struct kernels {
     /* log(sum(exp(x))), for perplexity; accumulates in F64. */
     double (*log_sum_exp)(const float *x, size_t n);
 
-    /* Attention over one run of `count` cached rows, `stride` elements apart: out[i] = dot(q [n], k + i * stride). */
-    void (*dot_f16)(const float *q, const uint16_t *k, size_t stride, size_t count, float *out, size_t n);
-    void (*dot_f32)(const float *q, const float *k, size_t stride, size_t count, float *out, size_t n);
-    /* acc[0..n) += sum_i p[i] * v[i * stride ...], i ascending. */
-    void (*mix_f16)(const float *p, const uint16_t *v, size_t stride, size_t count, float *acc, size_t n);
-    void (*mix_f32)(const float *p, const float *v, size_t stride, size_t count, float *acc, size_t n);
-    /* The same over rows of Q8_0 blocks, `stride` bytes apart; n a multiple of 32. */
+    /* One step of a softmax over more values than come at once: m = max(*largest, scale x), x = e^(scale x - m),
+     * *sum = *sum f + sum(x), *largest = m. Returns f = e^(old *largest - m), with which earlier results fade. Begins
+     * with -INFINITY and 0; ends with division by *sum. */
+    float (*softmax_step)(float *x, size_t n, float scale, float *largest, double *sum);
+
+    /* Attention over `count` cached rows of Q8_0 blocks, `stride` bytes apart, n a multiple of 32, for a query that is
+     * not quantized (other rows: rows_dot, rows_accumulate): out[i] = dot(q [n], row i), acc[n] += sum_i p[i] row i. */
     void (*dot_q8_0)(const float *q, const void *k, size_t stride, size_t count, float *out, size_t n);
     void (*mix_q8_0)(const float *p, const void *v, size_t stride, size_t count, float *acc, size_t n);
     void (*f32_to_f16_row)(const float *x, uint16_t *out, size_t n);

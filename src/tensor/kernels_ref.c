@@ -146,32 +146,16 @@ static double log_sum_exp(const float *x, size_t n)
     return largest + log(sum);
 }
 
-static void dot_f16(const float *q, const uint16_t *k, size_t stride, size_t count, float *out, size_t n)
+static float softmax_step(float *x, size_t n, float scale, float *largest, double *sum)
 {
-    for (size_t i = 0; i < count; i++) {
-        double sum = 0;
-        for (size_t c = 0; c < n; c++) sum += (double)q[c] * (double)f16_to_f32(k[i * stride + c]);
-        out[i] = (float)sum;
-    }
-}
-
-static void dot_f32(const float *q, const float *k, size_t stride, size_t count, float *out, size_t n)
-{
-    for (size_t i = 0; i < count; i++) out[i] = (float)dot(q, k + i * stride, n);
-}
-
-static void mix_f16(const float *p, const uint16_t *v, size_t stride, size_t count, float *acc, size_t n)
-{
-    for (size_t i = 0; i < count; i++) {
-        for (size_t c = 0; c < n; c++) acc[c] += p[i] * f16_to_f32(v[i * stride + c]);
-    }
-}
-
-static void mix_f32(const float *p, const float *v, size_t stride, size_t count, float *acc, size_t n)
-{
-    for (size_t i = 0; i < count; i++) {
-        for (size_t c = 0; c < n; c++) acc[c] += p[i] * v[i * stride + c];
-    }
+    const float before = *largest;
+    for (size_t i = 0; i < n; i++) x[i] *= scale;
+    const float here = largest_of(x, n);
+    if (here > *largest) *largest = here;
+    const float fade = expf(before - *largest);
+    *sum *= (double)fade;
+    for (size_t i = 0; i < n; i++) *sum += (double)(x[i] = expf(x[i] - *largest));
+    return fade;
 }
 
 static void dot_q8_0(const float *q, const void *k, size_t stride, size_t count, float *out, size_t n)
@@ -211,10 +195,7 @@ const kernels KERNELS_REF = {
     .swiglu = swiglu,
     .softmax = softmax,
     .log_sum_exp = log_sum_exp,
-    .dot_f16 = dot_f16,
-    .dot_f32 = dot_f32,
-    .mix_f16 = mix_f16,
-    .mix_f32 = mix_f32,
+    .softmax_step = softmax_step,
     .dot_q8_0 = dot_q8_0,
     .mix_q8_0 = mix_q8_0,
     .f32_to_f16_row = f32_to_f16_row,

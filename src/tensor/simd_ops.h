@@ -1,4 +1,4 @@
-/* simd_ops.h: the vector operations and the attention helpers, written once over the names of simd_avx2.h /
+/* simd_ops.h: the vector operations and attention over Q8_0, written once over the names of simd_avx2.h /
  * simd_avx512.h and included by kernels_<isa>.c. */
 #include <math.h>
 
@@ -95,100 +95,21 @@ static double log_sum_exp(const float *x, size_t n)
     return isinf(largest) ? (double)largest : (double)largest + log(sum_exp(x, n, largest, NULL));
 }
 
-/* ---- attention over cached rows, F16 or F32 ------------------------------------------------------------------- */
-
-INLINE vf load_cached(bool half, const void *row, size_t i)
+static float softmax_step(float *x, size_t n, float scale, float *largest, double *sum)
 {
-    return half ? v_load_f16((const uint16_t *)row + i) : v_load((const float *)row + i);
-}
-
-INLINE vf load_cached_part(bool half, const void *row, size_t i, size_t n)
-{
-    return half ? v_load_f16_part((const uint16_t *)row + i, n) : v_load_part((const float *)row + i, n);
-}
-
-/* Two sums a row, even and odd vectors, to hide the latency of the addition. */
-INLINE float dot_cached(bool half, const float *q, const void *row, size_t n)
-{
-    vf even = v_zero(), odd = v_zero();
+    const float before = *largest;
+    const vf s = v_set1(scale);
     size_t i = 0;
-    for (; i + 2 * VL <= n; i += 2 * VL) {
-        even = v_fma(v_load(q + i), load_cached(half, row, i), even);
-        odd = v_fma(v_load(q + i + VL), load_cached(half, row, i + VL), odd);
-    }
-    if (i + VL <= n) {
-        even = v_fma(v_load(q + i), load_cached(half, row, i), even);
-        i += VL;
-    }
-    if (i < n) odd = v_fma(v_load_part(q + i, n - i), load_cached_part(half, row, i, n - i), odd);
-    return v_sum(v_add(even, odd));
+    for (; i + VL <= n; i += VL) v_store(x + i, v_mul(v_load(x + i), s));
+    for (; i < n; i++) x[i] *= scale;
+    const float here = largest_of(x, n);
+    if (here > *largest) *largest = here;
+    const float fade = expf(before - *largest);
+    *sum = *sum * (double)fade + sum_exp(x, n, *largest, x);
+    return fade;
 }
 
-static void dot_f16(const float *q, const uint16_t *k, size_t stride, size_t count, float *out, size_t n)
-{
-    for (size_t i = 0; i < count; i++) out[i] = dot_cached(true, q, k + i * stride, n);
-}
-
-static void dot_f32(const float *q, const float *k, size_t stride, size_t count, float *out, size_t n)
-{
-    for (size_t i = 0; i < count; i++) out[i] = dot_cached(false, q, k + i * stride, n);
-}
-
-/* Row i of a cache whose rows are `stride` elements apart. */
-INLINE const void *cached_row(bool half, const void *v, size_t stride, size_t i)
-{
-    return (const uint8_t *)v + i * stride * (half ? sizeof(uint16_t) : sizeof(float));
-}
-
-/* Columns c .. c + 4 VL of acc stay in registers over all rows. */
-INLINE void mix_wide(bool half, const float *p, const void *v, size_t stride, size_t count, float *acc, size_t c)
-{
-    vf s0 = v_load(acc + c), s1 = v_load(acc + c + VL), s2 = v_load(acc + c + 2 * VL), s3 = v_load(acc + c + 3 * VL);
-    for (size_t i = 0; i < count; i++) {
-        const void *row = cached_row(half, v, stride, i);
-        const vf w = v_set1(p[i]);
-        s0 = v_fma(w, load_cached(half, row, c), s0);
-        s1 = v_fma(w, load_cached(half, row, c + VL), s1);
-        s2 = v_fma(w, load_cached(half, row, c + 2 * VL), s2);
-        s3 = v_fma(w, load_cached(half, row, c + 3 * VL), s3);
-    }
-    v_store(acc + c, s0);
-    v_store(acc + c + VL, s1);
-    v_store(acc + c + 2 * VL, s2);
-    v_store(acc + c + 3 * VL, s3);
-}
-
-INLINE void mix(bool half, const float *p, const void *v, size_t stride, size_t count, float *acc, size_t n)
-{
-    size_t c = 0;
-    for (; c + 4 * VL <= n; c += 4 * VL) mix_wide(half, p, v, stride, count, acc, c);
-    for (; c + VL <= n; c += VL) {
-        vf s = v_load(acc + c);
-        for (size_t i = 0; i < count; i++) {
-            s = v_fma(v_set1(p[i]), load_cached(half, cached_row(half, v, stride, i), c), s);
-        }
-        v_store(acc + c, s);
-    }
-    if (c < n) {
-        vf s = v_load_part(acc + c, n - c);
-        for (size_t i = 0; i < count; i++) {
-            s = v_fma(v_set1(p[i]), load_cached_part(half, cached_row(half, v, stride, i), c, n - c), s);
-        }
-        v_store_part(acc + c, s, n - c);
-    }
-}
-
-static void mix_f16(const float *p, const uint16_t *v, size_t stride, size_t count, float *acc, size_t n)
-{
-    mix(true, p, v, stride, count, acc, n);
-}
-
-static void mix_f32(const float *p, const float *v, size_t stride, size_t count, float *acc, size_t n)
-{
-    mix(false, p, v, stride, count, acc, n);
-}
-
-/* ---- the same over Q8_0 ----------------------------------------------------------------------------------------- */
+/* ---- attention over Q8_0 ---------------------------------------------------------------------------------------- */
 
 enum { CACHED_VECTORS = ACT_BLOCK / VL };
 
