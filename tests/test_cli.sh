@@ -220,6 +220,8 @@ check 'eval --json at the end prints JSON' is_json "$dir/out"
 
 run bench "$model" -p 8,16 -n 4 -b 1,2 -r 2 --points 0,7 --breakdown
 check 'bench: a row for every test and point' [ "$(grep -c '^| olmoe' "$dir/out")" -eq 8 ]
+run bench "$model" -p 8 -n 4 -b 3 -r 1 --points 0,7 --mixed
+check 'bench --mixed: one row for all points' [ "$(grep -c '^| olmoe.*| mixed |' "$dir/out")" -eq 2 ]
 run bench "$model" -p 8 -n 4 -r 2 --json
 check 'bench --json' eval 'is_json "$dir/out" && grep -q "\"avg_ts\"" "$dir/out"'
 

@@ -85,7 +85,10 @@ static void row(table *t, const bench_report *report, const bench_result *r, boo
     table_cell(t, "%.2f B", (double)info->n_params * 1e-9);
     table_cell(t, "CPU %s", report->machine.isa);
     table_cell(t, "%u", report->machine.threads);
-    table_cell(t, "%u", r->test.point);
+    if (r->test.n_points == 1)
+        table_cell(t, "%u", r->test.points[0]);
+    else
+        table_cell(t, "mixed");
     table_cell(t, "%.1f %%", r->compute_share * 100);
     table_cell(t, "%u", r->test.n_seqs);
     table_cell(t, "%s%u", r->test.n_prompt > 0 ? "pp" : "tg", r->test.n_prompt > 0 ? r->test.n_prompt : r->test.n_gen);
@@ -144,9 +147,15 @@ static void set_machine(json_t *object, const bench_report *report)
 
 static json_t *result_json(const bench_report *report, const bench_result *r)
 {
-    const mp_point *point = mp_model_point(report->model, r->test.point);
     const spread ns = spread_of(r, false), speed = spread_of(r, true);
     json_t *object = json_object(), *samples_ns = json_array(), *samples_ts = json_array(), *times = json_object();
+    json_t *points = json_array();
+    double gate_share = 0;
+    for (size_t i = 0; i < r->test.n_points; i++) {
+        const mp_point *point = mp_model_point(report->model, r->test.points[i]);
+        gate_share += point->gate_share / (double)r->test.n_points;
+        json_array_append_new(points, json_integer(r->test.points[i]));
+    }
     for (uint32_t i = 0; i < r->n_samples; i++) {
         json_array_append_new(samples_ns, json_integer((json_int_t)r->samples_ns[i]));
         json_array_append_new(samples_ts, json_number(sample(r, i, true)));
@@ -155,9 +164,10 @@ static json_t *result_json(const bench_report *report, const bench_result *r)
     set_integer(object, "n_prompt", r->test.n_prompt);
     set_integer(object, "n_gen", r->test.n_gen);
     set_integer(object, "n_seqs", r->test.n_seqs);
-    set_integer(object, "point", r->test.point);
+    if (r->test.n_points == 1) set_integer(object, "point", r->test.points[0]);
+    json_object_set_new(object, "points", points);
     set_number(object, "compute_share", r->compute_share);
-    set_number(object, "gate_share", point->gate_share);
+    set_number(object, "gate_share", gate_share);
     set_number(object, "experts", r->compute_share * mp_model_get_info(report->model)->n_experts_used);
     json_object_set_new(object, "test_time", json_text(r->test_time));
     set_integer(object, "avg_ns", (uint64_t)ns.mean);

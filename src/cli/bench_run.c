@@ -51,7 +51,7 @@ static mp_status prompt_test(bench_runner *runner, const bench_test *test, rng *
         for (uint32_t i = 0; i < n; i++)
             runner->batch[i] = (mp_batch_token){.token = random_token(runner, random),
                                                 .pos = pos + i,
-                                                .point = test->point,
+                                                .point = test->points[(pos + i) % test->n_points],
                                                 .logits = pos + i + 1 == test->n_prompt};
         MP_TRY(step(runner, n, sum, err));
         pos += n;
@@ -63,8 +63,11 @@ static mp_status gen_test(bench_runner *runner, const bench_test *test, rng *ran
 {
     for (uint32_t pos = 0; pos < test->n_gen; pos++) {
         for (uint32_t s = 0; s < test->n_seqs; s++)
-            runner->batch[s] = (mp_batch_token){
-                .token = random_token(runner, random), .seq = s, .pos = pos, .point = test->point, .logits = true};
+            runner->batch[s] = (mp_batch_token){.token = random_token(runner, random),
+                                                .seq = s,
+                                                .pos = pos,
+                                                .point = test->points[s % test->n_points],
+                                                .logits = true};
         MP_TRY(step(runner, test->n_seqs, sum, err));
     }
     return MP_OK;

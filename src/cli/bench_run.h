@@ -18,9 +18,11 @@ typedef struct bench_runner {
     mp_batch_token *batch; /* [params.n_batch] */
 } bench_runner;
 
-/* One of n_prompt and n_gen is 0. */
+/* One of n_prompt and n_gen is 0. Of several points, tokens of a prompt or sequences take them in turn. */
 typedef struct bench_test {
-    uint32_t n_prompt, n_gen, n_seqs, point;
+    uint32_t n_prompt, n_gen, n_seqs;
+    const uint32_t *points; /* borrowed */
+    size_t n_points;
 } bench_test;
 
 typedef struct bench_result {

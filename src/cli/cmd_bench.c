@@ -17,7 +17,7 @@ typedef struct bench_options {
     uint32_t override_experts, repetitions;
     uint64_t seed;
     int kv_type;
-    bool json, breakdown;
+    bool json, breakdown, mixed;
 } bench_options;
 
 static uint32_t largest(const option_list *list)
@@ -57,17 +57,18 @@ static mp_status resolve_points(const mp_model *model, option_list *points, mp_e
     return MP_OK;
 }
 
-/* Tests of one operating point, each for every number of tokens and, where they decode, of sequences. */
-static mp_status run_point(bench_runner *runner, bench_report *report, const bench_options *o, uint32_t point,
-                           mp_error *err)
+/* Tests of an operating point or a mixture, each for every number of tokens and, where they decode, of sequences. */
+static mp_status run_points(bench_runner *runner, bench_report *report, const bench_options *o, const uint32_t *points,
+                            size_t n, mp_error *err)
 {
     for (size_t i = 0; i < o->prompts.n; i++) {
-        const bench_test test = {.n_prompt = o->prompts.values[i], .n_seqs = 1, .point = point};
+        const bench_test test = {.n_prompt = o->prompts.values[i], .n_seqs = 1, .points = points, .n_points = n};
         if (test.n_prompt > 0) MP_TRY(bench_run(runner, &test, bench_report_add(report), err));
     }
     for (size_t i = 0; i < o->gens.n; i++) {
         for (size_t s = 0; s < o->seqs.n; s++) {
-            const bench_test test = {.n_gen = o->gens.values[i], .n_seqs = o->seqs.values[s], .point = point};
+            const bench_test test = {
+                .n_gen = o->gens.values[i], .n_seqs = o->seqs.values[s], .points = points, .n_points = n};
             if (test.n_gen > 0) MP_TRY(bench_run(runner, &test, bench_report_add(report), err));
         }
     }
@@ -88,7 +89,8 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
     if (status == MP_OK) status = bench_report_reserve(&report, points.n * (o->prompts.n + o->gens.n * o->seqs.n), err);
     progress_begin(&shown, true);
     interrupt_catch(NULL);
-    for (size_t i = 0; status == MP_OK && i < points.n; i++) {
+    const size_t at_once = o->mixed ? points.n : 1;
+    for (size_t i = 0; status == MP_OK && i < points.n; i += at_once) {
         const mp_progress now = {.stage = "bench",
                                  .unit = "points",
                                  .done = i,
@@ -96,7 +98,7 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
                                  .elapsed_ns = clock_now_ns() - start,
                                  .layer = -1};
         progress_update(&shown, &now);
-        status = run_point(&runner, &report, o, points.values[i], err);
+        status = run_points(&runner, &report, o, points.values + i, at_once, err);
     }
     progress_end(&shown, status == MP_OK);
     interrupt_release();
@@ -152,6 +154,10 @@ static const option_spec specs[] = {
      .offset = AT(points),
      .argument = "LIST",
      .help = "operating points, as 0,3,5-7 or all (default 0)"},
+    {.name = "mixed",
+     .kind = OPTION_FLAG,
+     .offset = AT(mixed),
+     .help = "the points of --points in one step: sequences, or tokens of a prompt, take them in turn"},
     CLI_OPTION_KV_TYPE(AT(kv_type)),
     {.name = "override-experts",
      .kind = OPTION_U32,

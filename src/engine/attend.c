@@ -24,6 +24,7 @@ typedef struct block {
     size_t n;
     const float *q[QUERIES];
     float *out[QUERIES];
+    float *p[QUERIES];     /* scores of a page, then shares */
     uint32_t len[QUERIES]; /* positions seen, not descending */
     float largest[QUERIES];
     double sum[QUERIES];
@@ -31,38 +32,38 @@ typedef struct block {
 
 /* ---- one page ---- */
 
-static void score_page(const mp_engine *e, const block *b, const uint8_t *keys, uint32_t count, float *const *p)
+static void score_page(const mp_engine *e, const block *b, const uint8_t *keys, uint32_t count)
 {
     const size_t stride = e->kv.key_bytes, n = e->shape.key_dim;
     if (e->params.kv_type == MP_KV_Q8_0) {
-        for (size_t i = 0; i < b->n; i++) e->x.k->dot_q8_0(b->q[i], keys, stride, count, p[i], n);
+        for (size_t i = 0; i < b->n; i++) e->x.k->dot_q8_0(b->q[i], keys, stride, count, b->p[i], n);
         return;
     }
     const dtype type = e->params.kv_type == MP_KV_F32 ? DTYPE_F32 : DTYPE_F16;
-    e->x.k->rows_dot(type, n, keys, stride, count, (const void *const *)b->q, p, b->n, NULL);
+    e->x.k->rows_dot(type, n, keys, stride, count, (const void *const *)b->q, b->p, b->n, NULL);
 }
 
-static void mix_page(const mp_engine *e, const block *b, const uint8_t *values, size_t stride, uint32_t count,
-                     float *const *p)
+static void mix_page(const mp_engine *e, const block *b, const uint8_t *values, size_t stride, uint32_t count)
 {
     const size_t n = e->shape.value_dim;
     if (e->params.kv_type == MP_KV_Q8_0) {
-        for (size_t i = 0; i < b->n; i++) e->x.k->mix_q8_0(p[i], values, stride, count, b->out[i], n);
+        for (size_t i = 0; i < b->n; i++) e->x.k->mix_q8_0(b->p[i], values, stride, count, b->out[i], n);
         return;
     }
     const dtype type = e->params.kv_type == MP_KV_F32 ? DTYPE_F32 : DTYPE_F16;
-    e->x.k->rows_accumulate(type, n, values, stride, count, (const float *const *)p, b->out, b->n, NULL);
+    e->x.k->rows_accumulate(type, n, values, stride, count, (const float *const *)b->p, b->out, b->n, NULL);
 }
 
 /* Scores into shares. Positions that a query does not see get none. */
-static void share_page(const mp_engine *e, block *b, uint32_t at, uint32_t count, float *const *p)
+static void share_page(const mp_engine *e, block *b, uint32_t at, uint32_t count)
 {
     for (size_t i = 0; i < b->n; i++) {
         const uint32_t seen = b->len[i] > at ? b->len[i] - at : 0, here = seen < count ? seen : count;
-        memset(p[i] + here, 0, (count - here) * sizeof *p[i]);
+        memset(b->p[i] + here, 0, (count - here) * sizeof *b->p[i]);
         if (here == 0) continue;
         const float before = b->largest[i];
-        const float fade = e->x.k->softmax_step(p[i], here, e->model->hp.attention_scale, &b->largest[i], &b->sum[i]);
+        const float fade =
+            e->x.k->softmax_step(b->p[i], here, e->model->hp.attention_scale, &b->largest[i], &b->sum[i]);
         if (b->largest[i] == before) continue;
         for (size_t c = 0; c < e->shape.value_dim; c++) b->out[i][c] *= fade;
     }
@@ -79,9 +80,9 @@ static void attend_block(const attend_job *j, uint32_t seq, uint32_t cached, blo
                  value_offset = attention_row_bytes(e->params.kv_type, (size_t)cached * s->value_dim),
                  value_bytes = latent ? e->kv.key_bytes : e->kv.value_bytes;
     const uint32_t len = b->len[b->n - 1];
-    float scores[QUERIES][KV_PAGE], *p[QUERIES];
+    float scores[QUERIES][KV_PAGE];
     for (size_t i = 0; i < b->n; i++) {
-        p[i] = scores[i];
+        b->p[i] = scores[i];
         b->largest[i] = -INFINITY;
         b->sum[i] = 0;
         memset(b->out[i], 0, s->value_dim * sizeof *b->out[i]);
@@ -90,9 +91,9 @@ static void attend_block(const attend_job *j, uint32_t seq, uint32_t cached, blo
         const uint32_t count = len - at < KV_PAGE ? len - at : KV_PAGE;
         const uint8_t *keys = kv_page_keys(&e->kv, seq, j->layer, at / KV_PAGE);
         const uint8_t *values = latent ? keys : kv_page_values(&e->kv, seq, j->layer, at / KV_PAGE);
-        score_page(e, b, keys + key_offset, count, p);
-        share_page(e, b, at, count, p);
-        mix_page(e, b, values + value_offset, value_bytes, count, p);
+        score_page(e, b, keys + key_offset, count);
+        share_page(e, b, at, count);
+        mix_page(e, b, values + value_offset, value_bytes, count);
     }
     for (size_t i = 0; i < b->n; i++) {
         const float whole = (float)(1 / b->sum[i]);
