@@ -64,7 +64,7 @@ static const struct part {
 } parts[] = {
     {"attention", offsetof(mp_timings, attention_ns)}, {"router", offsetof(mp_timings, router_ns)},
     {"gate", offsetof(mp_timings, gate_ns)},           {"experts", offsetof(mp_timings, experts_ns)},
-    {"head", offsetof(mp_timings, head_ns)},
+    {"dense", offsetof(mp_timings, dense_ns)},         {"head", offsetof(mp_timings, head_ns)},
 };
 enum { N_PARTS = sizeof parts / sizeof parts[0] };
 
@@ -93,17 +93,22 @@ static void row(table *t, const bench_report *report, const bench_result *r, boo
     table_cell(t, "%u", r->test.n_seqs);
     table_cell(t, "%s%u", r->test.n_prompt > 0 ? "pp" : "tg", r->test.n_prompt > 0 ? r->test.n_prompt : r->test.n_gen);
     table_cell(t, "%.2f ± %.2f", speed.mean, speed.deviation);
-    for (size_t i = 0; breakdown && i < N_PARTS; i++)
-        table_cell(t, "%.1f %%",
-                   r->timings.total_ns > 0 ? (double)part_ns(&r->timings, i) * 100 / (double)r->timings.total_ns : 0.0);
+    double other = 100; /* norms before experts, residual stream, embedding */
+    for (size_t i = 0; breakdown && i < N_PARTS; i++) {
+        const double total = (double)(r->timings.total_ns > 0 ? r->timings.total_ns : 1),
+                     share = (double)part_ns(&r->timings, i) * 100 / total;
+        other -= share;
+        table_cell(t, "%.1f %%", share);
+    }
+    if (breakdown) table_cell(t, "%.1f %%", fmax(0, other));
 }
 
 void bench_report_print(const bench_report *report, bool breakdown, FILE *out)
 {
-    static const char *const headings[] = {"model",     "size",   "params", "backend", "threads",
-                                           "point",     "share",  "seqs",   "test",    "t/s",
-                                           "attention", "router", "gate",   "experts", "head"};
-    table *t = table_new(breakdown ? "lrrlrrrrrrrrrrr" : "lrrlrrrrrr", headings);
+    static const char *const headings[] = {"model", "size",    "params", "backend", "threads",   "point",
+                                           "share", "seqs",    "test",   "t/s",     "attention", "router",
+                                           "gate",  "experts", "dense",  "head",    "other"};
+    table *t = table_new(breakdown ? "lrrlrrrrrrrrrrrrr" : "lrrlrrrrrr", headings);
     size_t rows = 0;
     for (size_t i = 0; i < report->n_results; i++) {
         if (report->results[i].n_samples == 0) continue;

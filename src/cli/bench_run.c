@@ -97,6 +97,7 @@ static mp_timings since(const mp_timings *now, const mp_timings *before)
         .router_ns = now->router_ns - before->router_ns,
         .gate_ns = now->gate_ns - before->gate_ns,
         .experts_ns = now->experts_ns - before->experts_ns,
+        .dense_ns = now->dense_ns - before->dense_ns,
         .head_ns = now->head_ns - before->head_ns,
     };
 }

@@ -169,9 +169,7 @@ void engine_attention(mp_engine *e, uint32_t layer, float *h)
 {
     const hparams *hp = &e->model->hp;
     const layer_weights *w = &e->model->layers[layer];
-    const float *norm = (const float *)w->attn_norm.data;
-    for (size_t t = 0; t < e->n; t++)
-        e->x.k->rms_norm(h + t * hp->n_embd, norm, hp->rms_eps, e->norm + t * hp->n_embd, hp->n_embd);
+    engine_norm(e, &w->attn_norm, h, e->norm);
     if (e->model->arch->mla)
         mla_project(e, layer);
     else

@@ -57,6 +57,7 @@ struct mp_engine {
 /* The stages of a step, also called one by one. Only engine_begin() can fail. */
 mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err); /* check, reserve pages */
 void engine_embed(mp_engine *e, float *h);                                                   /* h [n, d] */
+void engine_norm(mp_engine *e, const tensor *weight, const float *h, float *x);              /* x [n, d] */
 void engine_attention(mp_engine *e, uint32_t layer, float *h);                /* h += attention(norm(h)) */
 void engine_ffn_norm(mp_engine *e, uint32_t layer, const float *h, float *x); /* x [n, d]; fills in_acts from it */
 void engine_ffn_input(mp_engine *e, uint32_t layer, const float *x);          /* in_acts from x [n, d] */

@@ -30,10 +30,7 @@ void engine_ffn_input(mp_engine *e, uint32_t layer, const float *x)
 
 void engine_ffn_norm(mp_engine *e, uint32_t layer, const float *h, float *x)
 {
-    const hparams *hp = &e->model->hp;
-    const float *weight = (const float *)e->model->layers[layer].ffn_norm.data;
-    for (size_t t = 0; t < e->n; t++)
-        e->x.k->rms_norm(h + t * hp->n_embd, weight, hp->rms_eps, x + t * hp->n_embd, hp->n_embd);
+    engine_norm(e, &e->model->layers[layer].ffn_norm, h, x);
     engine_ffn_input(e, layer, x);
 }
 

@@ -75,11 +75,38 @@ void engine_embed(mp_engine *e, float *h)
     for (size_t i = 0; scale != 1 && i < e->n * w->cols; i++) h[i] *= scale;
 }
 
+typedef struct rows_job {
+    const mp_engine *e;
+    const float *weight, *in;
+    float *out;
+} rows_job;
+
+static void norm_row(void *arg, size_t t, unsigned thread)
+{
+    (void)thread;
+    const rows_job *j = arg;
+    const size_t d = j->e->model->hp.n_embd;
+    j->e->x.k->rms_norm(j->in + t * d, j->weight, j->e->model->hp.rms_eps, j->out + t * d, d);
+}
+
+void engine_norm(mp_engine *e, const tensor *weight, const float *h, float *x)
+{
+    pool_for(e->x.pool, e->n, norm_row, &(rows_job){e, (const float *)weight->data, h, x});
+}
+
+static void add_row(void *arg, size_t t, unsigned thread)
+{
+    (void)thread;
+    const rows_job *j = arg;
+    const size_t d = j->e->model->hp.n_embd;
+    const float scale = j->e->model->hp.residual_scale, *in = j->in + t * d;
+    float *out = j->out + t * d;
+    for (size_t i = 0; i < d; i++) out[i] += scale * in[i];
+}
+
 void engine_add(mp_engine *e, float *h, const float *delta)
 {
-    const size_t n = e->n * e->model->hp.n_embd;
-    const float scale = e->model->hp.residual_scale;
-    for (size_t i = 0; i < n; i++) h[i] += scale * delta[i];
+    pool_for(e->x.pool, e->n, add_row, &(rows_job){e, NULL, delta, h});
 }
 
 void engine_head(mp_engine *e, const float *h)
