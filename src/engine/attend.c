@@ -28,6 +28,7 @@ typedef struct block {
     uint32_t len[QUERIES]; /* positions seen, not descending */
     float largest[QUERIES];
     double sum[QUERIES];
+    float scores[QUERIES][KV_PAGE]; /* of a page, then shares */
 } block;
 
 /* ---- one page ---- */
@@ -80,9 +81,8 @@ static void attend_block(const attend_job *j, uint32_t seq, uint32_t cached, blo
                  value_offset = attention_row_bytes(e->params.kv_type, (size_t)cached * s->value_dim),
                  value_bytes = latent ? e->kv.key_bytes : e->kv.value_bytes;
     const uint32_t len = b->len[b->n - 1];
-    float scores[QUERIES][KV_PAGE];
     for (size_t i = 0; i < b->n; i++) {
-        b->p[i] = scores[i];
+        b->p[i] = b->scores[i];
         b->largest[i] = -INFINITY;
         b->sum[i] = 0;
         memset(b->out[i], 0, s->value_dim * sizeof *b->out[i]);
