@@ -4,6 +4,7 @@
  * Queries that meet the same cached head go together: the heads of a group (GQA; MLA: all) and neighbouring tokens of a
  * sequence. A page is then read and widened once for all of them. What a query gets depends on the query and its pages
  * alone, not on its company. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -130,6 +131,7 @@ static void attend_item(void *arg, size_t item, unsigned thread)
 void attend(const mp_engine *e, uint32_t layer)
 {
     const uint32_t group = e->model->hp.n_heads / e->shape.heads;
+    assert(group > 0);
     const size_t wanted = ITEMS_PER_THREAD * (size_t)pool_threads(e->x.pool);
     attend_job j = {.e = e, .layer = layer, .tokens = 1, .group = group, .heads = group < QUERIES ? group : QUERIES};
     while (j.heads * 2 * j.tokens <= QUERIES && e->n / (2 * j.tokens) * e->shape.heads >= wanted) j.tokens *= 2;
