@@ -1,20 +1,28 @@
-/* The two products of an expert at real shapes, on one thread, beside the speed at which this machine reads memory.
+/* The two products of an expert at real shapes, on one thread, beside what this machine can do: the speed at which it
+ * reads memory, and the multiply-adds of the instructions that a table uses when nothing else is in their way.
  *
  *   kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N]
  *
  * A sub-expert is 32 neurons of a model with d = 2048: rows_dot takes its 64 gate and up rows, rows_accumulate its 32
  * down rows in tiles of 256 columns. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
- * larger than a cache). GB/s are bytes of weights, counted once however many tokens share them. Times are the thread's
- * CPU time, so that other programs on the machine only disturb through caches and memory. */
+ * larger than a cache). GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the time
+ * that reading the weights or multiplying alone would take, whichever is longer, over the time it took; where all fits
+ * a cache (a small N) reading counts as free. Times are the thread's CPU time, so that other programs on the machine
+ * only disturb through caches and memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "base/clock.h"
 #include "base/rng.h"
 #include "tensor/kernels.h"
 
 enum { D = 2048, NEURONS = 32, WIDTH = 256, MAX_TOKENS = 32 };
+enum { HUGE_PAGE = 2 << 20, FITS_A_CACHE = 2 << 20 };
 static const double SECONDS = 0.2; /* of each measurement */
 
 typedef struct bench {
@@ -25,6 +33,7 @@ typedef struct bench {
     uint32_t *order;
     const void *x[MAX_TOKENS];
     float *y[MAX_TOKENS];
+    double bandwidth; /* GB/s, infinite where the buffer fits a cache */
     bool csv;
 } bench;
 
@@ -63,6 +72,87 @@ static double read_bandwidth(const uint8_t *memory, size_t bytes)
     return best;
 }
 
+/* ---- multiply-adds ----------------------------------------------------------------------------------------------- */
+
+enum { CHAINS = 12, ROUNDS = 4000000 };
+
+static double gmac_per_s(uint64_t start, size_t macs)
+{
+    return (double)macs * CHAINS * ROUNDS / (double)(clock_thread_cpu_ns() - start);
+}
+
+/* Independent chains, each in a register of its own: the empty assembler statement could have changed them all. */
+#if defined(__x86_64__)
+#define PEAK(name, target_isa, vector, zero, macs, OP)                                                                 \
+    __attribute__((target(target_isa))) static double name(void)                                                       \
+    {                                                                                                                  \
+        vector x = zero, y = zero, a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero,     \
+               i = zero, j = zero, k = zero, l = zero;                                                                 \
+        const uint64_t start = clock_thread_cpu_ns();                                                                  \
+        for (size_t round = 0; round < ROUNDS; round++) {                                                              \
+            a = OP(a), b = OP(b), c = OP(c), d = OP(d), e = OP(e), f = OP(f);                                          \
+            g = OP(g), h = OP(h), i = OP(i), j = OP(j), k = OP(k), l = OP(l);                                          \
+            __asm__ volatile(""                                                                                        \
+                             : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f), "+v"(g), "+v"(h), "+v"(i),        \
+                               "+v"(j), "+v"(k), "+v"(l), "+v"(x), "+v"(y));                                           \
+        }                                                                                                              \
+        return gmac_per_s(start, macs);                                                                                \
+    }
+
+#define INTEGER_512(s) _mm512_dpbusd_epi32(s, x, y)
+#define FLOAT_512(s)   _mm512_fmadd_ps(x, y, s)
+#define INTEGER_256(s) _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), y))
+#define FLOAT_256(s)   _mm256_fmadd_ps(x, y, s)
+PEAK(peak_avx512_integer, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), 64, INTEGER_512)
+PEAK(peak_avx512_float, "avx512f", __m512, _mm512_setzero_ps(), 16, FLOAT_512)
+PEAK(peak_avx2_integer, "avx2", __m256i, _mm256_setzero_si256(), 32, INTEGER_256)
+PEAK(peak_avx2_float, "avx2,fma", __m256, _mm256_setzero_ps(), 8, FLOAT_256)
+#endif
+
+typedef struct peak {
+    const char *isa;
+    bool integers;
+    double (*measure)(void);
+    double gmac;
+} peak;
+
+static peak PEAKS[] = {
+#if defined(__x86_64__)
+    {"avx512", true, peak_avx512_integer, 0},
+    {"avx512", false, peak_avx512_float, 0},
+    {"avx2", true, peak_avx2_integer, 0},
+    {"avx2", false, peak_avx2_float, 0},
+#endif
+    {"", false, NULL, 0},
+};
+enum { N_PEAKS = sizeof PEAKS / sizeof *PEAKS - 1 };
+
+static void measure_peaks(bool csv)
+{
+    for (size_t i = 0; i < N_PEAKS; i++) {
+        const char *const *isa = kernels_available();
+        while (*isa && strcmp(*isa, PEAKS[i].isa)) isa++;
+        if (!*isa) continue;
+        for (int round = 0; round < 3; round++) {
+            const double rate = PEAKS[i].measure();
+            PEAKS[i].gmac = rate > PEAKS[i].gmac ? rate : PEAKS[i].gmac;
+        }
+        const char *kind = PEAKS[i].integers ? "8-bit integers" : "F32";
+        printf(csv ? "peak %s,,%s,,,%.3f,\n" : "multiply-adds of %s, %s: %.1f G/s\n", kind, PEAKS[i].isa,
+               PEAKS[i].gmac);
+    }
+}
+
+/* 0 where unknown: portable kernels use whatever the compiler found. */
+static double peak_of(const char *isa, bool integers)
+{
+    for (size_t i = 0; i < N_PEAKS; i++)
+        if (PEAKS[i].integers == integers && !strcmp(PEAKS[i].isa, isa)) return PEAKS[i].gmac;
+    return 0;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
 /* Fills the buffer with copies of one quantized part of `count` elements and shuffles the order of visits. */
 static void prepare(bench *b, size_t count)
 {
@@ -99,6 +189,20 @@ static void accumulate_part(const bench *b, const uint8_t *w, size_t tokens)
     }
 }
 
+/* Of the time it took, the part that the weights' bytes or the multiplications alone need. */
+static void print_result(const bench *b, const char *name, size_t tokens, double macs, double ns)
+{
+    const double bytes = (double)b->part_bytes;
+    const bool integers = b->traits->quantized && (strcmp(b->k->isa, "avx2") || !strcmp(name, "rows_dot"));
+    const double most = peak_of(b->k->isa, integers), reading = bytes / b->bandwidth;
+    const double multiplying = most > 0 ? macs / most : 0, least = reading > multiplying ? reading : multiplying;
+    char of_limit[16] = "";
+    if (most > 0) snprintf(of_limit, sizeof of_limit, "%.3f", least / ns);
+    printf(b->csv ? "%s,%s,%s,%zu,%.3f,%.3f,%s\n" : "%-16s %-5s %-7s %6zu %9.2f %9.2f %9s\n", name, b->traits->name,
+           b->k->isa, tokens, bytes / ns, macs / ns, of_limit);
+    fflush(stdout);
+}
+
 static void measure(const bench *b, const char *name, void (*part)(const bench *, const uint8_t *, size_t), size_t macs)
 {
     for (size_t tokens = 1; tokens <= MAX_TOKENS; tokens = tokens == 1 ? 4 : tokens * 8) {
@@ -110,9 +214,7 @@ static void measure(const bench *b, const char *name, void (*part)(const bench *
             elapsed = clock_thread_cpu_ns() - start;
         }
         const double ns = (double)elapsed / (double)done;
-        printf(b->csv ? "%s,%s,%s,%zu,%.3f,%.3f\n" : "%-16s %-5s %-7s %6zu %9.2f %9.2f\n", name, b->traits->name,
-               b->k->isa, tokens, (double)b->part_bytes / ns, (double)(macs * tokens) / ns);
-        fflush(stdout);
+        print_result(b, name, tokens, (double)(macs * tokens), ns);
     }
 }
 
@@ -173,14 +275,18 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    b.memory = must_alloc(b.bytes);
+    b.memory = aligned_alloc(HUGE_PAGE, (b.bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    if (!b.memory) abort();
+    madvise(b.memory, b.bytes, MADV_HUGEPAGE);
     memset(b.memory, 1, b.bytes);
     for (size_t t = 0; t < MAX_TOKENS; t++) b.y[t] = calloc(D, sizeof(float));
     const double bandwidth = read_bandwidth(b.memory, b.bytes);
-    printf(
-        b.csv ? "kernel,type,isa,tokens,gb_per_s,gmac_per_s\nread,,,,%.3f,\n"
-              : "sequential read, one thread: %.2f GB/s\n\nkernel           type  isa     tokens      GB/s    GMAC/s\n",
-        bandwidth);
+    b.bandwidth = b.bytes > FITS_A_CACHE ? bandwidth : 1e9;
+    printf(b.csv ? "kernel,type,isa,tokens,gb_per_s,gmac_per_s,of_limit\nread,,,,%.3f,,\n"
+                 : "sequential read, one thread: %.2f GB/s\n",
+           bandwidth);
+    measure_peaks(b.csv);
+    if (!b.csv) printf("\nkernel           type  isa     tokens      GB/s    GMAC/s  of limit\n");
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
         b.traits = dtype_get(TYPES[i]);
         if (!type || dtype_by_name(type) == TYPES[i]) run_type(&b, isa);
