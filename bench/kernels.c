@@ -86,8 +86,8 @@ static double gmac_per_s(uint64_t start, size_t macs)
 #define PEAK(name, target_isa, vector, zero, macs, OP)                                                                 \
     __attribute__((target(target_isa))) static double name(void)                                                       \
     {                                                                                                                  \
-        vector x = zero, y = zero, a = zero, b = zero, c = zero, d = zero, e = zero, f = zero, g = zero, h = zero,     \
-               i = zero, j = zero, k = zero, l = zero;                                                                 \
+        vector x = (zero), y = (zero), a = (zero), b = (zero), c = (zero), d = (zero), e = (zero), f = (zero),         \
+               g = (zero), h = (zero), i = (zero), j = (zero), k = (zero), l = (zero);                                 \
         const uint64_t start = clock_thread_cpu_ns();                                                                  \
         for (size_t round = 0; round < ROUNDS; round++) {                                                              \
             a = OP(a), b = OP(b), c = OP(c), d = OP(d), e = OP(e), f = OP(f);                                          \
