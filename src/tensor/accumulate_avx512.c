@@ -87,6 +87,15 @@ INLINE __m256 eight_halves(const uint16_t *p)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
+/* Of eight blocks: all within two vectors, so that nothing is stored in pieces and read at once. */
+INLINE __m128i q4_0_strip_scales(const uint8_t *row)
+{
+    const __m128i at = _mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63);
+    const vi v =
+        _mm512_permutex2var_epi16(_mm512_loadu_si512(row), _mm512_castsi128_si512(at), _mm512_loadu_si512(row + 64));
+    return _mm512_castsi512_si128(v);
+}
+
 INLINE void load_row_scales(dtype type, const uint8_t *row, size_t units, size_t j, row_block *b)
 {
     if (type == DTYPE_Q6_K) {
@@ -96,6 +105,10 @@ INLINE void load_row_scales(dtype type, const uint8_t *row, size_t units, size_t
     if (is_k(type)) {
         const vf both = q4_k_factors(row);
         set_row_scales(type, _mm512_castps512_ps256(both), upper(both), j, b);
+        return;
+    }
+    if (type == DTYPE_Q4_0 && units == STRIP_UNITS) {
+        set_row_scales(type, _mm256_cvtph_ps(q4_0_strip_scales(row)), _mm256_setzero_ps(), j, b);
         return;
     }
     uint16_t d[8] = {0}, m[8] = {0};
@@ -185,19 +198,25 @@ INLINE vf largest_factors(size_t runs, const row_block *b, const float *a)
     return _mm512_castsi512_ps(runs == 16 ? most : _mm512_max_epi32(most, swap_halves(most)));
 }
 
+INLINE __m128i factor_bytes(size_t runs, const row_block *b, const float *a, vf inverse, size_t v)
+{
+    const vf f = v_mul(v_load(b->s + v * VL), row_factors(runs, a, v));
+    return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v_mul(f, inverse)));
+}
+
 INLINE void quantize_factors(size_t runs, const row_block *b, const float *a, vf inverse, factors *out)
 {
-    uint8_t bytes[BLOCK_ROWS * 16] __attribute__((aligned(64)));
     const size_t vectors = b->groups * runs / GROUP;
-    for (size_t v = 0; v < vectors; v++) {
-        const vf f = v_mul(v_load(b->s + v * VL), row_factors(runs, a, v));
-        _mm_store_si128((__m128i *)(void *)(bytes + v * VL),
-                        _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v_mul(f, inverse))));
-    }
-    if (vectors % 4) memset(bytes + vectors * VL, 0, 32);
-    for (size_t z = 0; z < (vectors + 3) / 4; z++) {
-        const vi in = _mm512_load_si512(bytes + 64 * z);
-        _mm512_store_si512(out->q + 16 * z, runs == 16 ? interleave_bytes(in) : group_rows(in));
+    for (size_t v = 0; v < vectors; v += 4) {
+        vi in = _mm512_castsi128_si512(factor_bytes(runs, b, a, inverse, v));
+        in = _mm512_inserti32x4(in, factor_bytes(runs, b, a, inverse, v + 1), 1);
+        if (v + 2 < vectors) {
+            in = _mm512_inserti32x4(in, factor_bytes(runs, b, a, inverse, v + 2), 2);
+            in = _mm512_inserti32x4(in, factor_bytes(runs, b, a, inverse, v + 3), 3);
+        } else {
+            in = _mm512_zextsi256_si512(_mm512_castsi512_si256(in));
+        }
+        _mm512_store_si512(out->q + 4 * v, runs == 16 ? interleave_bytes(in) : group_rows(in));
     }
 }
 
