@@ -157,9 +157,10 @@ static void project(mp_engine *e, uint32_t layer)
     const layer_weights *w = &e->model->layers[layer];
     acts_set(&e->x, &e->in_acts, e->norm, e->n,
              tensor_is_quantized(&w->q.w) || tensor_is_quantized(&w->k.w) || tensor_is_quantized(&w->v.w));
-    linear(&e->x, &w->q.w, &e->in_acts, e->n, e->q, (size_t)hp->n_heads * hp->head_dim, e->moe.ptrs);
-    linear(&e->x, &w->k.w, &e->in_acts, e->n, e->k, (size_t)hp->n_kv_heads * hp->head_dim, e->moe.ptrs);
-    linear(&e->x, &w->v.w, &e->in_acts, e->n, e->v, (size_t)hp->n_kv_heads * hp->value_dim, e->moe.ptrs);
+    const linear_product products[] = {{&w->q.w, e->q, (size_t)hp->n_heads * hp->head_dim},
+                                       {&w->k.w, e->k, (size_t)hp->n_kv_heads * hp->head_dim},
+                                       {&w->v.w, e->v, (size_t)hp->n_kv_heads * hp->value_dim}};
+    linear_several(&e->x, products, 3, &e->in_acts, e->n, e->moe.ptrs);
     pool_for(e->x.pool, e->n, prepare_token, &(attention_job){e, layer});
 }
 

@@ -48,8 +48,8 @@ static void run_block(mp_engine *e, const ffn_weights *w, float *out)
 {
     const size_t width = w->gate.rows;
     e->ffn_acts.n = width;
-    linear(&e->x, &w->gate, &e->in_acts, e->n, e->ffn_gate, width, e->moe.ptrs);
-    linear(&e->x, &w->up, &e->in_acts, e->n, e->ffn_up, width, e->moe.ptrs);
+    const linear_product products[] = {{&w->gate, e->ffn_gate, width}, {&w->up, e->ffn_up, width}};
+    linear_several(&e->x, products, 2, &e->in_acts, e->n, e->moe.ptrs);
     pool_for(e->x.pool, e->n, swiglu_token, e);
     acts_set(&e->x, &e->ffn_acts, e->ffn_gate, e->n, tensor_is_quantized(&w->down));
     linear(&e->x, &w->down, &e->ffn_acts, e->n, out, e->model->hp.n_embd, e->moe.ptrs);

@@ -1,5 +1,7 @@
 #include "engine/linear.h"
 
+#include <assert.h>
+
 /* Rows per work item: a few items a thread, so that they finish together, of whole tiles of rows and long enough that
  * memory is read in long pieces. */
 #define ROWS_PER_ITEM     32
@@ -44,29 +46,50 @@ void acts_set(const exec *x, acts *a, const float *rows, size_t tokens, bool qua
 
 typedef struct linear_job {
     const exec *x;
-    const tensor *w;
-    const void *const *in;
-    float *out, **ptrs;
-    size_t tokens, out_stride;
-    uint32_t rows_per_item;
+    const linear_product *products;
+    const acts *in;
+    float **ptrs;
+    size_t tokens;
+    size_t end[LINEAR_PRODUCTS]; /* items of the products up to each */
+    uint32_t rows_per_item[LINEAR_PRODUCTS];
 } linear_job;
 
 static void linear_rows(void *arg, size_t item, unsigned thread)
 {
     const linear_job *j = arg;
-    const uint32_t row = (uint32_t)item * j->rows_per_item;
-    const uint32_t left = j->w->rows - row, rows = left < j->rows_per_item ? left : j->rows_per_item;
+    size_t i = 0;
+    while (item >= j->end[i]) i++;
+    const linear_product *p = &j->products[i];
+    const tensor *w = p->w;
+    const uint32_t per_item = j->rows_per_item[i], row = (uint32_t)(item - (i ? j->end[i - 1] : 0)) * per_item;
+    const uint32_t left = w->rows - row, rows = left < per_item ? left : per_item;
     float **ptrs = j->ptrs + (size_t)thread * j->tokens;
-    for (size_t t = 0; t < j->tokens; t++) ptrs[t] = j->out + t * j->out_stride + row;
-    const uint32_t next = row + j->rows_per_item * pool_threads(j->x->pool);
-    j->x->k->rows_dot(j->w->type, j->w->cols, tensor_row(j->w, 0, row), j->w->row_bytes, rows, j->in, ptrs, j->tokens,
-                      next < j->w->rows ? tensor_row(j->w, 0, next) : NULL);
+    for (size_t t = 0; t < j->tokens; t++) ptrs[t] = p->out + t * p->out_stride + row;
+    const uint32_t next = row + per_item * pool_threads(j->x->pool);
+    j->x->k->rows_dot(w->type, w->cols, tensor_row(w, 0, row), w->row_bytes, rows, acts_for(j->in, w), ptrs, j->tokens,
+                      next < w->rows ? tensor_row(w, 0, next) : NULL);
+}
+
+static uint32_t rows_per_item(const exec *x, const tensor *w)
+{
+    const uint32_t share = w->rows / (ITEMS_PER_THREAD * pool_threads(x->pool)) / ROWS_PER_ITEM * ROWS_PER_ITEM;
+    return share <= ROWS_PER_ITEM ? ROWS_PER_ITEM : share < MAX_ROWS_PER_ITEM ? share : MAX_ROWS_PER_ITEM;
+}
+
+void linear_several(const exec *x, const linear_product *products, size_t n, const acts *in, size_t tokens,
+                    float **ptrs)
+{
+    assert(n <= LINEAR_PRODUCTS);
+    linear_job job = {.x = x, .products = products, .in = in, .ptrs = ptrs, .tokens = tokens};
+    size_t items = 0;
+    for (size_t i = 0; i < n; i++) {
+        job.rows_per_item[i] = rows_per_item(x, products[i].w);
+        job.end[i] = items += (products[i].w->rows + job.rows_per_item[i] - 1) / job.rows_per_item[i];
+    }
+    pool_for(x->pool, items, linear_rows, &job);
 }
 
 void linear(const exec *x, const tensor *w, const acts *in, size_t tokens, float *out, size_t out_stride, float **ptrs)
 {
-    linear_job job = {x, w, acts_for(in, w), out, ptrs, tokens, out_stride, ROWS_PER_ITEM};
-    const uint32_t share = w->rows / (ITEMS_PER_THREAD * pool_threads(x->pool)) / ROWS_PER_ITEM * ROWS_PER_ITEM;
-    if (share > job.rows_per_item) job.rows_per_item = share < MAX_ROWS_PER_ITEM ? share : MAX_ROWS_PER_ITEM;
-    pool_for(x->pool, (w->rows + job.rows_per_item - 1) / job.rows_per_item, linear_rows, &job);
+    linear_several(x, &(linear_product){w, out, out_stride}, 1, in, tokens, ptrs);
 }

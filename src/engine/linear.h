@@ -36,7 +36,18 @@ static inline const void *const *acts_for(const acts *a, const tensor *w)
     return tensor_is_quantized(w) ? a->quant : a->f32;
 }
 
-/* out[t][r] = w[r] . x[t] for t in [0, tokens): out [tokens, out_stride], ptrs [threads, tokens] scratch. */
+enum { LINEAR_PRODUCTS = 3 };
+
+typedef struct linear_product {
+    const tensor *w;
+    float *out; /* [tokens, out_stride] */
+    size_t out_stride;
+} linear_product;
+
+/* Products of the same activations, at most LINEAR_PRODUCTS, shared out as one piece of work. */
+void linear_several(const exec *x, const linear_product *products, size_t n, const acts *in, size_t tokens,
+                    float **ptrs);
+/* One: out[t][r] = w[r] . x[t] for t in [0, tokens): out [tokens, out_stride], ptrs [threads, tokens] scratch. */
 void linear(const exec *x, const tensor *w, const acts *in, size_t tokens, float *out, size_t out_stride, float **ptrs);
 
 #endif
