@@ -177,6 +177,7 @@ typedef struct mp_engine_params {
     uint32_t n_seqs;   /* sequences, default 1 */
     uint32_t n_batch;  /* tokens a step may hold, default 512 */
     uint32_t n_logits; /* rows of logits a step may ask for, default n_batch */
+    uint32_t n_pages;  /* of the KV cache, shared by all sequences; default as many as n_seqs full ones need */
     mp_kv_type kv_type;
     const char *isa; /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
 } mp_engine_params;
@@ -211,6 +212,22 @@ uint32_t mp_engine_seq_len(const mp_engine *engine, uint32_t seq);
 /* Forgets positions from `len` on; 0 frees the sequence. */
 void mp_engine_seq_truncate(mp_engine *engine, uint32_t seq, uint32_t len);
 
+/* Pages of the KV cache hold MP_KV_PAGE positions each and are counted by their users: sequences, and whoever holds one
+ * to start later sequences with it (a prefix cache). A page that others use too is copied before a sequence writes to
+ * it. */
+#define MP_KV_PAGE 64
+uint32_t mp_engine_kv_pages(const mp_engine *engine, uint32_t *n_free); /* n_free may be NULL */
+/* The id of a sequence's i-th page, i < ceil(length / MP_KV_PAGE). */
+uint32_t mp_engine_seq_page(const mp_engine *engine, uint32_t seq, uint32_t i);
+void mp_engine_page_hold(mp_engine *engine, uint32_t page);
+void mp_engine_page_release(mp_engine *engine, uint32_t page);
+/* An empty sequence begins with n whole pages, whose positions ran with the same tokens from position 0. */
+mp_status mp_engine_seq_start(mp_engine *engine, uint32_t seq, const uint32_t *pages, uint32_t n, mp_error *err);
+
+/* Sub-experts run since open, over all tokens, in MoE layer i (0 .. n_moe_layers - 1), and how many full would have
+ * run. */
+void mp_engine_layer_use(const mp_engine *engine, uint32_t i, uint64_t *run, uint64_t *full);
+
 /* Wall time since open, by part. */
 typedef struct mp_timings {
     uint64_t steps, tokens;
@@ -224,7 +241,12 @@ uint32_t mp_engine_threads(const mp_engine *engine);
 
 typedef struct mp_sampler mp_sampler;
 
-/* Order as in llama.cpp: repeat penalty, top-k, top-p, min-p, temperature. Temperature 0 is greedy. */
+typedef struct mp_logit_bias {
+    int32_t token;
+    float bias;
+} mp_logit_bias;
+
+/* Order as in llama.cpp: logit bias, penalties, top-k, top-p, min-p, temperature. Temperature 0 is greedy. */
 typedef struct mp_sampler_params {
     float temperature;    /* >= 0; no default is filled in */
     uint32_t top_k;       /* 0: off */
@@ -232,6 +254,10 @@ typedef struct mp_sampler_params {
     float min_p;          /* 0: off */
     float repeat_penalty; /* 0 or 1: off */
     uint32_t repeat_last; /* tokens looked back on, default 64 */
+    /* OpenAI's: subtracted from the logits of tokens that were drawn, once, and for each time. 0: off. */
+    float presence_penalty, frequency_penalty;
+    const mp_logit_bias *bias; /* [n_bias], added to the logits; copied */
+    size_t n_bias;
     uint64_t seed;
 } mp_sampler_params;
 
@@ -239,7 +265,12 @@ mp_status mp_sampler_new(const mp_sampler_params *params, uint32_t n_vocab, mp_s
 void mp_sampler_free(mp_sampler *sampler);
 /* Tells the sampler of a token that is now part of the text (prompt or drawn). */
 void mp_sampler_accept(mp_sampler *sampler, int32_t token);
+/* Draws a token and counts it for presence_penalty and frequency_penalty, which look at drawn tokens only. */
 int32_t mp_sampler_draw(mp_sampler *sampler, const float *logits);
+
+/* Natural log of the probability that the model itself gives a token (no bias, penalty or temperature), and the k
+ * likeliest tokens with theirs, best first, ties by id. `top` and `top_logprobs` [k] may be NULL where k is 0. */
+float mp_logprobs(const float *logits, uint32_t n_vocab, int32_t token, uint32_t k, int32_t *top, float *top_logprobs);
 
 /* ---- evaluation -------------------------------------------------------------------------------------------- */
 
