@@ -149,9 +149,12 @@ $(B)/tests/%: $(B)/tests/%.o $(LIB_A)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(CLI_LIBS) $(LIB_LIBS)
 
 # Tests of the program's own parts get its objects too, without main().
-$(B)/tests/test_cli%: $(B)/tests/test_cli%.o $(filter-out %/main.o,$(CLI_OBJ)) $(LIB_A)
-	$(call say,LD)
-	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ -lcmocka $(CLI_LIBS) $(LIB_LIBS)
+define PROGRAM_TEST
+$(B)/tests/test_$(1)%: $(B)/tests/test_$(1)%.o $(filter-out %/main.o,$(CLI_OBJ)) $(LIB_A)
+	$$(call say,LD)
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $$(LDFLAGS) -o $$@ $$^ -lcmocka $$(CLI_LIBS) $$(LIB_LIBS)
+endef
+$(foreach part,cli serve,$(eval $(call PROGRAM_TEST,$(part))))
 
 $(B)/bench/%: $(B)/bench/%.o $(LIB_A)
 	$(call say,LD)
