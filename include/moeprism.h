@@ -217,8 +217,9 @@ void mp_engine_seq_truncate(mp_engine *engine, uint32_t seq, uint32_t len);
  * it. */
 #define MP_KV_PAGE 64
 uint32_t mp_engine_kv_pages(const mp_engine *engine, uint32_t *n_free); /* n_free may be NULL */
-/* The id of a sequence's i-th page, i < ceil(length / MP_KV_PAGE). */
+/* The id of a sequence's i-th page, i < ceil(length / MP_KV_PAGE); UINT32_MAX past them. */
 uint32_t mp_engine_seq_page(const mp_engine *engine, uint32_t seq, uint32_t i);
+/* One more user, one less; of a page that has none both do nothing. */
 void mp_engine_page_hold(mp_engine *engine, uint32_t page);
 void mp_engine_page_release(mp_engine *engine, uint32_t page);
 /* An empty sequence begins with n whole pages, whose positions ran with the same tokens from position 0. */

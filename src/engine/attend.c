@@ -29,7 +29,7 @@ typedef struct block {
     uint32_t len[QUERIES]; /* positions seen, not descending */
     float largest[QUERIES];
     double sum[QUERIES];
-    float scores[QUERIES][KV_PAGE]; /* of a page, then shares */
+    float scores[QUERIES][MP_KV_PAGE]; /* of a page, then shares */
 } block;
 
 /* ---- one page ---- */
@@ -88,10 +88,10 @@ static void attend_block(const attend_job *j, uint32_t seq, uint32_t cached, blo
         b->sum[i] = 0;
         memset(b->out[i], 0, s->value_dim * sizeof *b->out[i]);
     }
-    for (uint32_t at = 0; at < len; at += KV_PAGE) {
-        const uint32_t count = len - at < KV_PAGE ? len - at : KV_PAGE;
-        const uint8_t *keys = kv_page_keys(&e->kv, seq, j->layer, at / KV_PAGE);
-        const uint8_t *values = latent ? keys : kv_page_values(&e->kv, seq, j->layer, at / KV_PAGE);
+    for (uint32_t at = 0; at < len; at += MP_KV_PAGE) {
+        const uint32_t count = len - at < MP_KV_PAGE ? len - at : MP_KV_PAGE;
+        const uint8_t *keys = kv_page_keys(&e->kv, seq, j->layer, at / MP_KV_PAGE);
+        const uint8_t *values = latent ? keys : kv_page_values(&e->kv, seq, j->layer, at / MP_KV_PAGE);
         score_page(e, b, keys + key_offset, count);
         share_page(e, b, at, count);
         mix_page(e, b, values + value_offset, value_bytes, count);

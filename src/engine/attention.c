@@ -146,7 +146,7 @@ static void prepare_token(void *arg, size_t t, unsigned thread)
     norm_heads(e, &w->k_norm, k, hp->n_kv_heads);
     for (uint32_t h = 0; h < hp->n_heads; h++) attention_rotate(e, t, q + h * dim);
     for (uint32_t h = 0; h < hp->n_kv_heads; h++) attention_rotate(e, t, k + h * dim);
-    const uint32_t seq = e->batch[t].seq, page = e->batch[t].pos / KV_PAGE, row = e->batch[t].pos % KV_PAGE;
+    const uint32_t seq = e->batch[t].seq, page = e->batch[t].pos / MP_KV_PAGE, row = e->batch[t].pos % MP_KV_PAGE;
     attention_store(e, k, nk, kv_page_keys(&e->kv, seq, j->layer, page) + row * e->kv.key_bytes);
     attention_store(e, v, nv, kv_page_values(&e->kv, seq, j->layer, page) + row * e->kv.value_bytes);
 }

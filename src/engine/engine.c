@@ -54,6 +54,7 @@ static void layout_scratch(arena *a, mp_engine *e)
     e->subs_run = arena_take(a, n, sizeof *e->subs_run);
     e->logit_row = arena_take(a, n, sizeof *e->logit_row);
     e->seq_len = arena_take(a, p->n_seqs, sizeof *e->seq_len);
+    e->layer_run = arena_take(a, e->model->hp.n_layers, sizeof *e->layer_run);
     e->h = arena_take(a, n, d * sizeof *e->h);
     e->norm = arena_take(a, n, d * sizeof *e->norm);
     e->out = arena_take(a, n, d * sizeof *e->out);
@@ -83,7 +84,8 @@ static void layout(mp_engine *e)
         .key_bytes = attention_row_bytes(p->kv_type, (size_t)s->heads * s->key_dim),
         .value_bytes = hp->kv_lora ? 0 : attention_row_bytes(p->kv_type, (size_t)s->heads * s->value_dim),
         .n_seqs = p->n_seqs,
-        .pages_per_seq = (p->n_ctx + KV_PAGE - 1) / KV_PAGE,
+        .n_pages = p->n_pages,
+        .pages_per_seq = (p->n_ctx + MP_KV_PAGE - 1) / MP_KV_PAGE,
     };
     kv_layout(&e->kv_memory, &e->kv);
     e->logits = arena_take(&e->logits_memory, p->n_logits, hp->n_vocab * sizeof *e->logits);

@@ -50,7 +50,8 @@ struct mp_engine {
     float *ffn_out, *ffn_mix; /* [n_batch, d], [n_batch] of shared experts */
     acts ffn_acts;
 
-    float *logits; /* [n_logits, vocab] */
+    float *logits;       /* [n_logits, vocab] */
+    uint64_t *layer_run; /* [n_layers] sub-experts run in MoE layers, in their order */
     mp_timings times;
 };
 

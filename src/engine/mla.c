@@ -75,8 +75,8 @@ static void prepare_token(void *arg, size_t t, unsigned thread)
         memcpy(e->query + (t * hp->n_heads + h) * e->shape.key_dim + hp->kv_lora, rotary, hp->n_rot * sizeof *rotary);
     }
     const uint32_t pos = e->batch[t].pos;
-    uint8_t *keys = kv_page_keys(&e->kv, e->batch[t].seq, j->layer, pos / KV_PAGE);
-    attention_store(e, latent, e->shape.key_dim, keys + pos % KV_PAGE * e->kv.key_bytes);
+    uint8_t *keys = kv_page_keys(&e->kv, e->batch[t].seq, j->layer, pos / MP_KV_PAGE);
+    attention_store(e, latent, e->shape.key_dim, keys + pos % MP_KV_PAGE * e->kv.key_bytes);
 }
 
 /* query[t][head] = W_k^T q_nope */

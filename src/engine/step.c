@@ -40,18 +40,15 @@ static mp_status check_batch(mp_engine *e, const mp_batch_token *tokens, size_t 
     }
     if (rows > e->params.n_logits)
         return status_fail(err, MP_E_INVALID, "logits of %zu tokens: a step may ask for %u", rows, e->params.n_logits);
-    return MP_OK;
+    uint64_t pages = 0;
+    for (uint32_t s = 0; s < e->params.n_seqs; s++) pages += kv_need(&e->kv, s, e->seq_len[s]);
+    return pages > e->kv.n_free ? kv_full(&e->kv, err) : MP_OK;
 }
 
 mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
 {
     MP_TRY(check_batch(e, tokens, n, err));
-    for (size_t i = 0; i < n; i++) {
-        mp_status status = kv_grow(&e->kv, tokens[i].seq, tokens[i].pos + 1, err);
-        if (status == MP_OK) continue;
-        while (i-- > 0) kv_truncate(&e->kv, tokens[i].seq, tokens[i].pos); /* a refused batch changes nothing */
-        return status;
-    }
+    for (size_t i = 0; i < n; i++) MP_TRY(kv_grow(&e->kv, tokens[i].seq, tokens[i].pos + 1, err)); /* was checked */
     e->n = n;
     memcpy(e->batch, tokens, n * sizeof *tokens);
     size_t row = 0;
@@ -123,11 +120,21 @@ void engine_head(mp_engine *e, const float *h)
     for (size_t i = 0; m->hp.logit_scale != 1 && i < rows * m->hp.n_vocab; i++) e->logits[i] /= m->hp.logit_scale;
 }
 
+/* What the i-th MoE layer has just run. */
+static void count_run(mp_engine *e, uint32_t i)
+{
+    for (size_t t = 0; t < e->n; t++) {
+        e->subs_run[t] += e->moe.n_run[t];
+        e->layer_run[i] += e->moe.n_run[t];
+    }
+}
+
 mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
 {
     const uint64_t start = clock_now_ns();
     MP_TRY(engine_begin(e, tokens, n, err));
     engine_embed(e, e->h);
+    uint32_t moe_layers = 0;
     for (uint32_t l = 0; l < e->model->hp.n_layers; l++) {
         const uint64_t before = clock_now_ns();
         engine_attention(e, l, e->h);
@@ -135,7 +142,7 @@ mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, m
         engine_ffn_norm(e, l, e->h, e->norm);
         engine_ffn(e, l, e->out);
         engine_add(e, e->h, e->out);
-        for (size_t t = 0; model_has_experts(e->model, l) && t < n; t++) e->subs_run[t] += e->moe.n_run[t];
+        if (model_has_experts(e->model, l)) count_run(e, moe_layers++);
     }
     const uint64_t head = clock_now_ns();
     engine_head(e, e->h);
@@ -159,6 +166,13 @@ double mp_engine_compute_share(const mp_engine *e, size_t i)
 {
     if (i >= e->n) return 0;
     return (double)e->subs_run[i] / ((double)moe_full_budget(&e->moe.shape) * e->model->info.n_moe_layers);
+}
+
+void mp_engine_layer_use(const mp_engine *e, uint32_t i, uint64_t *run, uint64_t *full)
+{
+    const bool exists = i < e->model->info.n_moe_layers;
+    *run = exists ? e->layer_run[i] : 0;
+    *full = exists ? e->times.tokens * moe_full_budget(&e->moe.shape) : 0;
 }
 
 uint32_t mp_engine_seq_len(const mp_engine *e, uint32_t seq)
