@@ -39,6 +39,10 @@ typedef struct cost_model {
 } cost_model;
 
 void cost_features(const cost_shape *shape, const cost_item *items, size_t n, double out[COST_FEATURES]);
+/* With the correction. */
 double cost_predict_ns(const cost_model *m, const double features[COST_FEATURES]);
+/* A step that was predicted (with the correction) to take `predicted_ns` took `took_ns`: moves the correction a little
+ * towards what would have been right. One outlier, however far out, moves it by about 1 %. */
+void cost_observe(cost_model *m, double predicted_ns, double took_ns);
 
 #endif
