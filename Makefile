@@ -63,6 +63,7 @@ TSAN_TESTS ?= test_pool test_engine test_step
 
 LIB_SRC   := $(sort $(wildcard $(addprefix src/,$(addsuffix /*.c,base gguf text tensor store model engine refactor sched))))
 CLI_SRC   := $(sort $(wildcard src/cli/*.c src/serve/*.c))
+PAGE_SRC  := $(sort $(wildcard src/serve/page/*))
 TEST_SRC  := $(sort $(wildcard tests/test_*.c))
 TEST_SH   := $(sort $(wildcard tests/test_*.sh))
 BENCH_SRC := $(sort $(wildcard bench/*.c))
@@ -71,7 +72,7 @@ FUZZ_SRC  := $(sort $(wildcard fuzz/fuzz_*.c))
 HEADERS   := $(sort $(wildcard include/*.h src/*/*.h tests/*.h))
 
 LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
-CLI_OBJ   := $(CLI_SRC:%.c=$(B)/%.o) $(B)/src/cli/chart_js.o
+CLI_OBJ   := $(CLI_SRC:%.c=$(B)/%.o) $(B)/src/serve/page_data.o
 TEST_BIN  := $(TEST_SRC:%.c=$(B)/%)
 BENCH_BIN := $(BENCH_SRC:%.c=$(B)/%)
 FUZZ_BIN  := $(FUZZ_SRC:%.c=$(B)/%)
@@ -114,7 +115,7 @@ $(B)/src/tensor/%_avx512.o: ISA = $(KERNEL_OPT) $(ISA_AVX512)
 ISA_AVX2   := -mavx2 -mfma -mf16c
 ISA_AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mfma -mf16c
 
-$(B)/src/cli/chart_js.o: src/cli/chart_js.S $(CHART_JS) $(B)/flags
+$(B)/src/serve/page_data.o: src/serve/page_data.S src/serve/page_files.h $(PAGE_SRC) $(CHART_JS) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,AS)
 	$(Q)$(CC) -DCHART_JS='"$(CHART_JS)"' -c $< -o $@

@@ -6,11 +6,11 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "cli/chart_js.h"
 #include "cli/eval_report.h"
 #include "cli/html_page.h"
 #include "cli/output.h"
 #include "cli/utf8.h"
+#include "serve/page.h"
 
 static const char *file_name(const char *path)
 {
@@ -186,7 +186,8 @@ mp_status eval_report_html(const eval_report *report, FILE *out, mp_error *err)
     fputs("</main>\n<script type=\"application/json\" id=\"data\">", out);
     MP_TRY(put_data(report, out, err));
     fputs("</script>\n<script>\n", out);
-    fwrite(chart_js_start, 1, chart_js_size(), out);
+    const page_file *chart = page_find("/chart.js");
+    fwrite(chart->data, 1, chart->len, out);
     fprintf(out, "\n</script>\n<script>\n%s</script>\n</body>\n</html>\n", html_page_script);
     return MP_OK;
 }
