@@ -16,12 +16,13 @@
 
 #include "sched/cost.h"
 
+/* Not SCHED_FIFO: that is a macro of <sched.h>, which <pthread.h> includes. */
 typedef enum sched_policy {
-    SCHED_ELASTIC,
-    SCHED_FIFO,
-    SCHED_FULLBATCH,
-    SCHED_VIRTUAL_QUEUES,
-    SCHED_LANES,
+    SCHED_POLICY_ELASTIC,
+    SCHED_POLICY_FIFO,
+    SCHED_POLICY_FULLBATCH,
+    SCHED_POLICY_VIRTUAL_QUEUES,
+    SCHED_POLICY_LANES,
 } sched_policy;
 
 /* "elastic", "fifo", ...; NULL past the end. */
