@@ -18,21 +18,21 @@
 #define OBSERVE_CUT    0.5  /* of the logarithmic error */
 #define CORRECTION_MAX 16.0
 
+void cost_add(const cost_shape *shape, const cost_item *item, double features[COST_FEATURES])
+{
+    double tokens = item->n_tokens;
+    features[COST_TOKENS] += tokens;
+    features[COST_EXPERTS] += tokens * item->share;
+    features[COST_TOUCHED] = 1 - (1 - features[COST_TOUCHED]) * pow(1 - shape->used * item->share, tokens);
+    features[COST_CONTEXT] += tokens * item->context + tokens * (tokens + 1) / 2;
+    features[COST_LOGITS] += item->logits;
+}
+
 void cost_features(const cost_shape *shape, const cost_item *items, size_t n, double out[COST_FEATURES])
 {
-    double untouched = 1;
     for (size_t f = 0; f < COST_FEATURES; f++) out[f] = 0;
     out[COST_STEP] = 1;
-    for (size_t i = 0; i < n; i++) {
-        const cost_item *it = &items[i];
-        double tokens = it->n_tokens;
-        out[COST_TOKENS] += tokens;
-        out[COST_EXPERTS] += tokens * it->share;
-        out[COST_CONTEXT] += tokens * it->context + tokens * (tokens + 1) / 2;
-        out[COST_LOGITS] += it->logits;
-        untouched *= pow(1 - shape->used * it->share, tokens);
-    }
-    out[COST_TOUCHED] = 1 - untouched;
+    for (size_t i = 0; i < n; i++) cost_add(shape, &items[i], out);
 }
 
 double cost_predict_ns(const cost_model *m, const double features[COST_FEATURES])

@@ -38,6 +38,8 @@ typedef struct cost_model {
     double error_median;      /* relative, on steps it was not fitted on; 0: not measured */
 } cost_model;
 
+/* `features` of a batch become those of the batch with one more item; an empty batch has {[COST_STEP] = 1}. */
+void cost_add(const cost_shape *shape, const cost_item *item, double features[COST_FEATURES]);
 void cost_features(const cost_shape *shape, const cost_item *items, size_t n, double out[COST_FEATURES]);
 /* With the correction. */
 double cost_predict_ns(const cost_model *m, const double features[COST_FEATURES]);

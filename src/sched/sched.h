@@ -43,7 +43,8 @@ typedef struct sched_config {
     uint32_t step_tokens; /* tokens a step may hold, at least `slots` */
     uint32_t kv_pages, page_tokens;
     uint64_t ttft_ns, tpot_ns; /* targets of requests that name none; 0: none */
-    uint64_t max_wait_ns;      /* fullbatch, virtual queues: the oldest launches after this; default 5 s */
+    uint64_t max_wait_ns; /* 0: 5 s; how long the oldest may wait for a better batch (fullbatch, virtual queues), for
+                            pages that smaller ones take (elastic), for a chunk that breaks nobody's target (all) */
     const sched_point *points; /* [n_points], copied */
     uint32_t n_points;
     cost_model cost; /* copied; corrected by what sched_ran() tells */
@@ -61,7 +62,7 @@ typedef struct sched_request {
 
 typedef enum sched_verdict {
     SCHED_ACCEPTED,
-    SCHED_QUEUE_FULL, /* *retry_ns: when to try again */
+    SCHED_QUEUE_FULL, /* *retry_ns: how long until it is worth trying again */
     SCHED_NEVER_FITS, /* more pages than there are */
 } sched_verdict;
 

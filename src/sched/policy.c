@@ -1,0 +1,45 @@
+#include "sched/policy.h"
+
+cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t point)
+{
+    uint32_t drawn = t->replied ? t->replied : 1;
+    return (cost_item){
+        .n_tokens = 1, .context = t->request.prompt_tokens + drawn - 1, .logits = 1, .share = points[point].share};
+}
+
+void policy_set_point(const policy_view *v, policy_step *step, size_t item, uint32_t point)
+{
+    step->items[item].point = point;
+    step->costs[item].share = v->config->points[point].share;
+}
+
+size_t policy_take_in_order(const policy_view *v, policy_pick *picks)
+{
+    uint32_t pages = v->free_pages;
+    size_t n = 0;
+    while (n < v->free_slots && n < v->n_waiting && v->waiting[n]->pages <= pages) {
+        pages -= v->waiting[n]->pages;
+        picks[n] = (policy_pick){.waiting = n, .point = v->waiting[n]->request.floor};
+        n++;
+    }
+    return n;
+}
+
+void policy_dearest_floor(const policy_view *v, uint32_t *points, policy_memory *after)
+{
+    (void)after;
+    uint32_t dearest = UINT32_MAX;
+    for (size_t i = 0; i < v->n_running; i++)
+        if (v->running[i]->request.floor < dearest) dearest = v->running[i]->request.floor;
+    for (size_t i = 0; i < v->n_running; i++) {
+        uint32_t best = v->running[i]->request.best;
+        points[i] = best > dearest ? best : dearest;
+    }
+}
+
+double policy_step_ns(const policy_view *v, const policy_step *step)
+{
+    double features[COST_FEATURES];
+    cost_features(&v->cost->shape, step->costs, step->n, features);
+    return cost_predict_ns(v->cost, features);
+}

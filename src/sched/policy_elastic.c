@@ -1,0 +1,146 @@
+/* policy_elastic.c: every request at its own point (the default).
+ *
+ * The engine runs each token at its own point, and a step costs the sum of what its tokens ask for. So nothing needs
+ * grouping: requests start in turn, as with fifo, and the only question is how much better than its floor each may run.
+ *
+ * Admission is judged at the floors. A request starts if, with everybody at the floor, the step still holds the time
+ * per token that running requests and itself were promised; else it waits until others are done, and so does everybody
+ * after it. A target that the request would miss all alone binds nobody. One that lacks pages lets smaller ones pass
+ * for a while (max_wait_ns), then nobody.
+ *
+ * Spare time buys quality. A step may take
+ *
+ *     limit = min(best - pressure * (best - floor), tightest slack)
+ *
+ * where `best` and `floor` are its predicted times with everybody at their best and at their floors. Pressure is 0
+ * while at most half of the slots are in use: an idle server answers at full. It grows with the slots in use up to 1,
+ * and is 1 at once while anybody waits: then cheaper is faster, and faster is sooner. It falls slowly (a fifth a step),
+ * so that a queue that comes and goes does not make points come and go. Nothing of what it depends on (slots in use,
+ * requests waiting) changes within a step's time because points did, so there is no loop to ring. Slack is what targets
+ * leave: the time per token of those who decode; for a prompt with a target for its first token, the time left shared
+ * among the steps it needs. allocate.c makes the most of the limit. */
+#include <math.h>
+
+#include "sched/allocate.h"
+
+#define LOAD_CALM     0.5  /* share of the slots in use (beyond the first) that is no pressure yet */
+#define PRESSURE_KEPT 0.8  /* a step */
+#define PRESSURE_NONE 0.05 /* anything less is none */
+#define TARGET_SHARE  0.95 /* of a target, may be planned with */
+
+/* ---- admission ---- */
+
+typedef struct promise {
+    double features[COST_FEATURES]; /* one token each, at the floors */
+    double tightest_ns;             /* time per token, INFINITY: none */
+} promise;
+
+static promise promise_with(const policy_view *v, const promise *before, const task *t)
+{
+    promise all = *before, alone = {.features = {[COST_STEP] = 1}};
+    cost_item cost = task_decode_cost(t, v->config->points, t->request.floor);
+    double target = TARGET_SHARE * (double)t->request.tpot_ns;
+    cost_add(&v->cost->shape, &cost, all.features);
+    cost_add(&v->cost->shape, &cost, alone.features);
+    if (target > 0 && cost_predict_ns(v->cost, alone.features) <= target)
+        all.tightest_ns = fmin(all.tightest_ns, target);
+    return all;
+}
+
+static bool is_young(const policy_view *v, const task *t)
+{
+    return v->now_ns < t->request.arrival_ns + v->config->max_wait_ns;
+}
+
+static size_t elastic_admit(const policy_view *v, policy_pick *picks)
+{
+    promise kept = {.features = {[COST_STEP] = 1}, .tightest_ns = INFINITY};
+    uint32_t pages = v->free_pages;
+    size_t n = 0;
+    for (size_t i = 0; i < v->n_running; i++) kept = promise_with(v, &kept, v->running[i]);
+    for (size_t i = 0; i < v->n_waiting && n < v->free_slots; i++) {
+        const task *t = v->waiting[i];
+        if (t->pages > pages) {
+            if (is_young(v, t)) continue;
+            break;
+        }
+        promise next = promise_with(v, &kept, t);
+        bool holds = cost_predict_ns(v->cost, next.features) <= next.tightest_ns;
+        if (!holds && v->n_running + n > 0) break;
+        kept = next;
+        pages -= t->pages;
+        picks[n++] = (policy_pick){.waiting = i, .point = t->request.floor};
+    }
+    return n;
+}
+
+/* ---- pressure ---- */
+
+static double pressure(const policy_view *v)
+{
+    double slots = v->config->slots, now = 0;
+    if (v->n_waiting)
+        now = 1;
+    else if (v->n_running > 1)
+        now = fmax(0, (((double)v->n_running - 1) / (slots - 1) - LOAD_CALM) / (1 - LOAD_CALM));
+    double p = fmax(now, v->memory->pressure);
+    return p < PRESSURE_NONE ? 0 : p;
+}
+
+static void elastic_points(const policy_view *v, uint32_t *points, policy_memory *after)
+{
+    for (size_t i = 0; i < v->n_running; i++) points[i] = v->running[i]->request.floor;
+    after->pressure = PRESSURE_KEPT * pressure(v);
+}
+
+/* ---- slack ---- */
+
+static double decode_slack(const policy_step *step)
+{
+    double slack = INFINITY;
+    for (size_t i = 0; i < step->n; i++)
+        if (!step->items[i].prompt && step->tasks[i]->request.tpot_ns)
+            slack = fmin(slack, TARGET_SHARE * (double)step->tasks[i]->request.tpot_ns);
+    return slack;
+}
+
+/* Prompts run one after the other: the steps of one are those of all before it too. */
+static double prompt_slack(const policy_view *v, const policy_step *step)
+{
+    double slack = INFINITY, a_step = 0, ahead = 0;
+    for (size_t i = 0; i < step->n; i++)
+        if (step->items[i].prompt) a_step += step->items[i].n_tokens;
+    for (size_t i = 0; i < v->n_running && a_step > 0; i++) {
+        const task *t = v->running[i];
+        if (!task_in_prompt(t)) continue;
+        ahead += t->request.prompt_tokens - t->done;
+        uint64_t due = t->request.arrival_ns + t->request.ttft_ns;
+        if (t->request.ttft_ns && due > v->now_ns)
+            slack = fmin(slack, TARGET_SHARE * (double)(due - v->now_ns) / ceil(ahead / a_step));
+    }
+    return slack;
+}
+
+/* ---- quality ---- */
+
+static double at_best_ns(const policy_view *v, policy_step *step)
+{
+    for (size_t i = 0; i < step->n; i++) policy_set_point(v, step, i, step->tasks[i]->request.best);
+    return policy_step_ns(v, step);
+}
+
+static void elastic_improve(const policy_view *v, policy_step *step)
+{
+    double p = pressure(v);
+    if (p >= 1) return;
+    double floor_ns = policy_step_ns(v, step), best_ns = at_best_ns(v, step);
+    double limit = fmin(best_ns - p * (best_ns - floor_ns), fmin(decode_slack(step), prompt_slack(v, step)));
+    if (limit < best_ns) allocate_points(v, step, fmax(limit, floor_ns));
+}
+
+const policy policy_elastic = {
+    .name = "elastic",
+    .admit = elastic_admit,
+    .points = elastic_points,
+    .improve = elastic_improve,
+};

@@ -1,0 +1,390 @@
+/* The scheduler below its policies: the life of requests, what a step holds, pages, queue, order, and what every policy
+ * promises, under random loads. */
+#include "sched_rig.h"
+
+static void test_life(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    rig *r = rig_open(&c);
+    assert_int_equal(rig_plan(r), 0);
+    assert_int_equal(r->plan.wake_ns, 0);
+    rig_simple(r, 100, 3, 0);
+    assert_int_equal(sched_get_counts(r->s).waiting, 1);
+
+    static const sched_item expected[] = {
+        {.n_tokens = 64, .prompt = true, .starts = true},
+        {.n_tokens = 36, .prompt = true, .samples = true},
+        {.n_tokens = 1, .samples = true},
+        {.n_tokens = 1, .samples = true},
+    };
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(rig_plan(r), 1);
+        const sched_item *it = r->plan.items;
+        assert_int_equal(it->n_tokens, expected[i].n_tokens);
+        assert_int_equal(it->prompt, expected[i].prompt);
+        assert_int_equal(it->samples, expected[i].samples);
+        assert_int_equal(it->starts, expected[i].starts);
+        assert_int_equal(sched_get_counts(r->s).running, 1);
+        assert_int_equal(sched_get_counts(r->s).pages_reserved, 7); /* 103 tokens of 16 */
+        rig_run(r);
+    }
+    assert_true(r->requests[0].finished);
+    assert_false(rig_step(r));
+    assert_int_equal(sched_get_counts(r->s).pages_reserved, 0);
+    rig_close(r);
+}
+
+/* The prediction is the cost model's for the step's tokens. */
+static void test_predicted(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    rig *r = rig_open(&c);
+    rig_simple(r, 10, 5, 0);
+    rig_step(r);
+    rig_step(r);
+    rig_simple(r, 20, 5, 0);
+    assert_int_equal(rig_plan(r), 2);
+    const cost_item items[] = {{.n_tokens = 1, .context = 11, .logits = 1, .share = 1},
+                               {.n_tokens = 20, .context = 0, .logits = 1, .share = 1}};
+    double f[COST_FEATURES];
+    cost_features(&c.cost.shape, items, 2, f);
+    assert_in_range(r->plan.predicted_ns, (uint64_t)cost_predict_ns(sched_cost(r->s), f) - 1,
+                    (uint64_t)cost_predict_ns(sched_cost(r->s), f) + 1);
+    rig_close(r);
+}
+
+static void test_decodes_first(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    c.step_tokens = 8;
+    rig *r = rig_open(&c);
+    for (int i = 0; i < 3; i++) rig_simple(r, 1, 50, 0);
+    rig_step(r);
+    rig_simple(r, 7, 50, 0);
+    rig_simple(r, 7, 50, 0);
+    /* 3 decodes leave 5: of the first prompt; then 2 of it and 3 of the second one */
+    assert_int_equal(rig_plan(r), 4);
+    assert_int_equal(r->plan.items[3].n_tokens, 5);
+    assert_int_equal(r->plan.items[3].id, 3);
+    rig_run(r);
+    assert_int_equal(rig_plan(r), 5);
+    assert_int_equal(r->plan.items[3].n_tokens, 2);
+    assert_true(r->plan.items[3].samples);
+    assert_int_equal(r->plan.items[4].n_tokens, 3);
+    assert_false(r->plan.items[4].samples);
+    rig_run(r);
+    assert_int_equal(rig_plan(r), 5);
+    assert_int_equal(r->plan.items[4].n_tokens, 4);
+    rig_close(r);
+}
+
+static void test_cached(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    rig_simple(r, 100, 4, 0);
+    rig_plan(r);
+    uint64_t whole = r->plan.predicted_ns;
+    assert_true(r->plan.items[0].starts);
+    sched_cached(r->s, &r->plan, 0, 90);
+    assert_int_equal(r->plan.items[0].n_tokens, 10);
+    assert_true(r->plan.items[0].samples);
+    assert_true(r->plan.predicted_ns < whole);
+    r->requests[0].done = 90;
+    rig_run(r);
+    rig_plan(r);
+    assert_false(r->plan.items[0].prompt);
+    rig_drain(r);
+
+    rig_simple(r, 100, 4, 0);
+    rig_plan(r);
+    sched_cached(r->s, &r->plan, 0, 16);
+    assert_int_equal(r->plan.items[0].n_tokens, 64);
+    assert_false(r->plan.items[0].samples);
+    r->requests[1].done = 16;
+    rig_run(r);
+    rig_plan(r);
+    assert_int_equal(r->plan.items[0].n_tokens, 20);
+    assert_true(r->plan.items[0].samples);
+    rig_close(r);
+}
+
+/* A plan that was not run is made again, the same. */
+static void test_plan_twice(void **state)
+{
+    (void)state;
+    for (sched_policy p = 0; sched_policy_name(p); p++) {
+        sched_config c = rig_config(p);
+        rig *r = rig_open(&c);
+        for (uint32_t i = 0; i < 8; i++) rig_simple(r, 30, 20, i % RIG_POINTS);
+        for (int step = 0; step < 10; step++) {
+            sched_item first[8];
+            size_t n = rig_plan(r);
+            memcpy(first, r->plan.items, n * sizeof *first);
+            assert_int_equal(rig_plan(r), n);
+            assert_memory_equal(first, r->plan.items, n * sizeof *first);
+            rig_run(r);
+        }
+        rig_close(r);
+    }
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    c.slots = 1;
+    rig *r = rig_open(&c);
+    rig_simple(r, 10, 100, 0);
+    rig_simple(r, 10, 100, 0);
+    rig_simple(r, 10, 100, 0);
+    rig_step(r);
+    rig_finish(r, 1); /* waits */
+    assert_int_equal(sched_get_counts(r->s).waiting, 1);
+    rig_plan(r);
+    rig_finish(r, 0); /* runs, and is in the plan */
+    assert_int_equal(sched_get_counts(r->s).running, 0);
+    assert_int_equal(sched_get_counts(r->s).pages_reserved, 0);
+    sched_ran(r->s, &r->plan, r->now_ns, 1);
+    rig_plan(r);
+    assert_int_equal(r->plan.items[0].id, 2);
+    assert_true(r->plan.items[0].starts);
+    sched_finish(r->s, 12345, r->now_ns); /* unknown */
+    rig_drain(r);
+    rig_close(r);
+}
+
+static void test_queue_full(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    c.slots = 2;
+    c.queue = 3;
+    rig *r = rig_open(&c);
+    sched_request q = {.prompt_tokens = 10, .max_tokens = 20, .id = 1000};
+    uint64_t retry = 0;
+    for (int i = 0; i < 5; i++) rig_simple(r, 10, 20, 0);
+    for (int i = 0; i < 5; i++) assert_true(r->requests[i].accepted);
+    assert_int_equal(sched_submit(r->s, &q, r->now_ns, &retry), SCHED_QUEUE_FULL);
+    rig_step(r);
+    assert_int_equal(sched_submit(r->s, &q, r->now_ns, &retry), SCHED_QUEUE_FULL);
+    /* both slots are free after 19 more steps */
+    uint64_t freed = r->now_ns;
+    while (r->n_finished == 0) rig_step(r);
+    freed = r->now_ns - freed;
+    assert_in_range(retry, freed * 8 / 10, freed * 12 / 10);
+    rig_plan(r);
+    assert_int_equal(sched_submit(r->s, &q, r->now_ns, &retry), SCHED_ACCEPTED);
+    rig_close(r);
+}
+
+static void test_never_fits(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    c.kv_pages = 10;
+    rig *r = rig_open(&c);
+    uint64_t retry;
+    sched_request q = {.id = 1, .prompt_tokens = 100, .max_tokens = 61};
+    assert_int_equal(sched_pages(r->s, 100, 60), 10);
+    assert_int_equal(sched_pages(r->s, UINT32_MAX, UINT32_MAX), (2ull * UINT32_MAX + 15) / 16);
+    assert_int_equal(sched_submit(r->s, &q, 0, &retry), SCHED_NEVER_FITS);
+    q.max_tokens = UINT32_MAX;
+    assert_int_equal(sched_submit(r->s, &q, 0, &retry), SCHED_NEVER_FITS);
+    q.max_tokens = 60;
+    assert_int_equal(sched_submit(r->s, &q, 0, &retry), SCHED_ACCEPTED);
+    rig_close(r);
+}
+
+/* A request waits for pages, not only for a slot. */
+static void test_pages(void **state)
+{
+    (void)state;
+    for (sched_policy p = 0; sched_policy_name(p); p++) {
+        sched_config c = rig_config(p);
+        c.kv_pages = 10;
+        c.max_wait_ns = 1;
+        rig *r = rig_open(&c);
+        rig_simple(r, 16, 80, 4); /* 6 pages */
+        rig_simple(r, 16, 80, 4);
+        r->now_ns = 2;
+        rig_step(r);
+        assert_int_equal(sched_get_counts(r->s).running, 1);
+        assert_int_equal(sched_get_counts(r->s).pages_reserved, 6);
+        assert_int_equal(sched_get_counts(r->s).waiting, 1);
+        rig_drain(r);
+        assert_true(r->requests[1].started_ns >= r->requests[0].finished_ns);
+        rig_close(r);
+    }
+}
+
+static void test_priority(void **state)
+{
+    (void)state;
+    for (sched_policy p = SCHED_ELASTIC; p <= SCHED_FIFO; p++) {
+        sched_config c = rig_config(p);
+        c.slots = 1;
+        rig *r = rig_open(&c);
+        rig_simple(r, 10, 5, 0);
+        rig_step(r);
+        static const int32_t priorities[] = {0, 2, -1, INT32_MAX, INT32_MIN, 0};
+        static const uint64_t order[] = {5, 3, 1, 6, 2, 4};
+        for (size_t i = 0; i < 6; i++)
+            rig_submit(r, (sched_request){.prompt_tokens = 1, .max_tokens = 1, .priority = priorities[i]});
+        for (size_t i = 0; i < 6; i++) {
+            while (!r->requests[order[i]].finished) assert_true(rig_step(r));
+            assert_int_equal(r->n_finished, i + 2);
+        }
+        rig_close(r);
+    }
+}
+
+/* One step of priority is worth a second. */
+static void test_ageing(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    c.slots = 1;
+    rig *r = rig_open(&c);
+    rig_simple(r, 10, 5, 0);
+    rig_step(r);
+    uint64_t low = rig_submit(r, (sched_request){.prompt_tokens = 1, .max_tokens = 1, .priority = 3});
+    r->now_ns += 2900 * MS;
+    uint64_t passes = rig_simple(r, 1, 1, 0);
+    r->now_ns += 200 * MS;
+    uint64_t late = rig_simple(r, 1, 1, 0);
+    rig_drain(r);
+    assert_true(r->requests[passes].started_ns < r->requests[low].started_ns);
+    assert_true(r->requests[low].started_ns < r->requests[late].started_ns);
+    rig_close(r);
+}
+
+static void random_load(rig *r, uint64_t seed, size_t steps)
+{
+    rng g;
+    rng_init(&g, seed);
+    for (size_t step = 0; step < steps; step++) {
+        while (rng_below(&g, 3) == 0 && r->n < RIG_MAX) {
+            uint32_t floor = (uint32_t)rng_below(&g, RIG_POINTS), best = (uint32_t)rng_below(&g, floor + 1);
+            uint64_t id = rig_submit(r, (sched_request){.prompt_tokens = (uint32_t)rng_below(&g, 200) + 1,
+                                                        .max_tokens = (uint32_t)rng_below(&g, 60) + 1,
+                                                        .best = rng_below(&g, 2) ? best : 0,
+                                                        .floor = floor,
+                                                        .ttft_ns = rng_below(&g, 3) ? 0 : rng_below(&g, SECOND),
+                                                        .tpot_ns = rng_below(&g, 3) ? 0 : rng_below(&g, 50 * MS),
+                                                        .priority = (int32_t)rng_below(&g, 5) - 2});
+            r->requests[id].reply = (uint32_t)rng_below(&g, r->requests[id].request.max_tokens) + 1;
+        }
+        if (rng_below(&g, 20) == 0 && r->n) {
+            uint64_t id = rng_below(&g, r->n);
+            if (r->requests[id].accepted && !r->requests[id].finished) rig_finish(r, id);
+        }
+        if (!rig_step(r)) r->now_ns += MS;
+    }
+    rig_drain(r);
+}
+
+/* rig_check() asserts in every step; rig_drain() that everybody was served. */
+static void test_random(void **state)
+{
+    (void)state;
+    for (sched_policy p = 0; sched_policy_name(p); p++) {
+        for (uint64_t seed = 0; seed < 6; seed++) {
+            sched_config c = rig_config(p);
+            c.slots = (uint32_t)(1 + seed * 3);
+            c.kv_pages = seed % 2 ? 40 : 1000;
+            c.step_tokens = seed < 3 ? 64 : c.slots;
+            rig *r = rig_open(&c);
+            random_load(r, seed, 1000);
+            rig_close(r);
+        }
+    }
+}
+
+static void test_deterministic(void **state)
+{
+    (void)state;
+    for (sched_policy p = 0; sched_policy_name(p); p++) {
+        sched_config c = rig_config(p);
+        rig *a = rig_open(&c), *b = rig_open(&c);
+        random_load(a, 99, 500);
+        random_load(b, 99, 500);
+        assert_int_equal(a->now_ns, b->now_ns);
+        assert_int_equal(a->n, b->n);
+        assert_memory_equal(a->requests, b->requests, sizeof a->requests);
+        rig_close(a);
+        rig_close(b);
+    }
+}
+
+/* A slower machine than the fit's: predictions follow. */
+static void test_correction(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    rig *r = rig_open(&c);
+    for (int i = 0; i < 400; i++) {
+        if (r->n_finished == r->n) rig_simple(r, 10, 60, 0);
+        rig_plan(r);
+        uint64_t predicted = r->plan.predicted_ns;
+        r->plan.predicted_ns = (uint64_t)((double)predicted / sched_cost(r->s)->correction * 1.5);
+        uint64_t took = r->plan.predicted_ns;
+        r->plan.predicted_ns = predicted;
+        sched_ran(r->s, &r->plan, r->now_ns += took, took);
+        rig_finish(r, r->n - 1);
+    }
+    assert_true(sched_cost(r->s)->correction > 1.49 && sched_cost(r->s)->correction < 1.51);
+    rig_close(r);
+}
+
+static void test_bad_config(void **state)
+{
+    (void)state;
+    sched *s;
+    mp_error err;
+    sched_config good = rig_config(SCHED_FIFO), c;
+    c = good, c.slots = 0;
+    assert_int_equal(sched_new(&c, &s, &err), MP_E_INVALID);
+    assert_null(s);
+    c = good, c.step_tokens = 7;
+    assert_int_equal(sched_new(&c, &s, &err), MP_E_INVALID);
+    assert_non_null(strstr(err.message, "8 slots"));
+    c = good, c.kv_pages = 0;
+    assert_int_equal(sched_new(&c, &s, &err), MP_E_INVALID);
+    c = good, c.n_points = 0;
+    assert_int_equal(sched_new(&c, &s, &err), MP_E_INVALID);
+    c = good, c.policy = (sched_policy)77;
+    assert_int_equal(sched_new(&c, &s, &err), MP_E_INVALID);
+    sched_free(NULL);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    sched_policy p;
+    size_t n = 0;
+    for (; sched_policy_name(n); n++) {
+        assert_true(sched_policy_find(sched_policy_name(n), &p));
+        assert_int_equal(p, n);
+    }
+    assert_true(n >= 2);
+    assert_string_equal(sched_policy_name(SCHED_ELASTIC), "elastic");
+    assert_false(sched_policy_find("fif", &p));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_life),          cmocka_unit_test(test_predicted),  cmocka_unit_test(test_decodes_first),
+        cmocka_unit_test(test_cached),        cmocka_unit_test(test_plan_twice), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_queue_full),    cmocka_unit_test(test_never_fits), cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_priority),      cmocka_unit_test(test_ageing),     cmocka_unit_test(test_random),
+        cmocka_unit_test(test_deterministic), cmocka_unit_test(test_correction), cmocka_unit_test(test_bad_config),
+        cmocka_unit_test(test_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,431 @@
+/* The elastic policy: full when idle, floors under load, admission at the floors, targets, the allocation against brute
+ * force, and a closed loop that settles. */
+#include <math.h>
+
+#include "sched/allocate.h"
+#include "sched_rig.h"
+
+static void add(rig *r, size_t n, uint32_t prompt, uint32_t reply, uint32_t floor)
+{
+    for (size_t i = 0; i < n; i++) rig_simple(r, prompt, reply, floor);
+}
+
+/* Predicted time of `n` decodes at `point`, at `context`. */
+static double decodes_ns(size_t n, uint32_t point, uint32_t context)
+{
+    const cost_model m = rig_config(SCHED_ELASTIC).cost;
+    double f[COST_FEATURES] = {[COST_STEP] = 1};
+    const cost_item item = {.n_tokens = 1, .context = context, .logits = 1, .share = rig_points[point].share};
+    for (size_t i = 0; i < n; i++) cost_add(&m.shape, &item, f);
+    return cost_predict_ns(&m, f);
+}
+
+/* ---- quality by load ---- */
+
+static void test_idle_is_full(void **state)
+{
+    (void)state;
+    for (uint32_t slots = 1; slots <= 8; slots++) {
+        sched_config c = rig_config(SCHED_ELASTIC);
+        c.slots = slots;
+        rig *r = rig_open(&c);
+        for (int round = 0; round < 3; round++) {
+            rig_simple(r, 100, 20, 4);
+            while (rig_step(r)) assert_int_equal(r->mean_point, 0);
+        }
+        rig_close(r);
+    }
+}
+
+static void test_best_is_kept_when_idle(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    rig_submit(r, (sched_request){.prompt_tokens = 10, .max_tokens = 5, .best = 2, .floor = 3});
+    while (rig_step(r)) assert_int_equal(r->requests[0].point, 2);
+    rig_close(r);
+}
+
+static void test_queue_means_floors(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    for (uint32_t i = 0; i < 24; i++) rig_simple(r, 20, 10, i % RIG_POINTS);
+    rig_plan(r);
+    while (sched_get_counts(r->s).waiting) {
+        for (size_t i = 0; i < r->plan.n; i++)
+            assert_int_equal(r->plan.items[i].point, r->requests[r->plan.items[i].id].request.floor);
+        rig_run(r);
+        rig_plan(r);
+    }
+    rig_close(r);
+}
+
+/* More in the slots: never a better mean point. All slots: floors. */
+static void test_load_lowers_points(void **state)
+{
+    (void)state;
+    double last = 0;
+    for (size_t running = 1; running <= 8; running++) {
+        sched_config c = rig_config(SCHED_ELASTIC);
+        rig *r = rig_open(&c);
+        add(r, running, 1, 100, 3);
+        for (int i = 0; i < 5; i++) rig_step(r);
+        assert_true(r->mean_point >= last);
+        if (running <= 4) assert_true(r->mean_point == 0);
+        if (running == 8) assert_true(r->mean_point == 3);
+        last = r->mean_point;
+        rig_close(r);
+    }
+}
+
+/* ---- admission ---- */
+
+static sched_request with_tpot(uint32_t floor, double ns)
+{
+    return (sched_request){.prompt_tokens = 1, .max_tokens = 100, .floor = floor, .tpot_ns = (uint64_t)ns};
+}
+
+/* A target that just holds for four at the floor: four run, and not by chance: a cheaper floor lets more in. */
+static void test_admission_at_floors(void **state)
+{
+    (void)state;
+    static const size_t expected[] = {4, 4, 4};
+    for (uint32_t floor = 0; floor < 3; floor++) {
+        sched_config c = rig_config(SCHED_ELASTIC);
+        rig *r = rig_open(&c);
+        double target = (decodes_ns(4, floor, 10) + decodes_ns(5, floor, 10)) / 2 / 0.95;
+        for (int i = 0; i < 8; i++) rig_submit(r, with_tpot(floor, target));
+        rig_step(r);
+        assert_int_equal(sched_get_counts(r->s).running, expected[floor]);
+        assert_int_equal(sched_get_counts(r->s).waiting, 8 - expected[floor]);
+        rig_drain(r);
+        rig_close(r);
+    }
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    double target = (decodes_ns(4, 0, 10) + decodes_ns(5, 0, 10)) / 2 / 0.95;
+    for (int i = 0; i < 8; i++) rig_submit(r, with_tpot(4, target));
+    rig_step(r);
+    assert_int_equal(sched_get_counts(r->s).running, 8);
+    rig_close(r);
+}
+
+/* Whoever has no target keeps out of the way of who has one; then everybody is served. */
+static void test_admission_protects_others(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    rig_submit(r, with_tpot(0, (decodes_ns(2, 0, 10) + decodes_ns(3, 0, 10)) / 2 / 0.95));
+    add(r, 3, 1, 10, 0);
+    rig_step(r);
+    assert_int_equal(sched_get_counts(r->s).running, 2);
+    rig_drain(r);
+    rig_close(r);
+}
+
+/* A target that nothing could hold neither keeps its request out nor others. */
+static void test_hopeless_target(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    for (int i = 0; i < 8; i++) rig_submit(r, with_tpot(4, 1));
+    rig_step(r);
+    assert_int_equal(sched_get_counts(r->s).running, 8);
+    rig_drain(r);
+    rig_close(r);
+}
+
+/* Small ones pass one that lacks pages, until it has waited long enough; then nobody does. */
+static void test_big_request_ages(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    c.kv_pages = 20;
+    c.max_wait_ns = SECOND;
+    rig *r = rig_open(&c);
+    add(r, 2, 16, 64, 0); /* 5 pages each */
+    rig_step(r);
+    uint64_t big = rig_simple(r, 16, 256, 0); /* 17 pages */
+    uint64_t small = rig_simple(r, 16, 16, 0);
+    rig_step(r);
+    assert_true(r->requests[small].running);
+    while (!r->requests[big].running) {
+        if (sched_get_counts(r->s).waiting < 10) rig_simple(r, 16, 64, 0);
+        assert_true(rig_step(r));
+    }
+    /* at most what ran when its patience ended: 64 tokens */
+    assert_true(r->requests[big].started_ns <
+                r->requests[big].request.arrival_ns + SECOND + (uint64_t)(70 * decodes_ns(8, 0, 99)));
+    assert_true(r->requests[big].started_ns > r->requests[big].request.arrival_ns + SECOND);
+    rig_close(r);
+}
+
+/* ---- targets and time to spare ---- */
+
+/* Steps use the time that the target leaves, and no more. */
+static void test_slack_buys_quality(void **state)
+{
+    (void)state;
+    double last = 4;
+    for (double part = 0.1; part < 1; part += 0.2) {
+        sched_config c = rig_config(SCHED_ELASTIC);
+        rig *r = rig_open(&c);
+        double target = decodes_ns(4, 4, 100) + part * (decodes_ns(4, 0, 100) - decodes_ns(4, 4, 100));
+        for (int i = 0; i < 4; i++) rig_submit(r, with_tpot(4, target / 0.95));
+        for (int i = 0; i < 8; i++) rig_step(r);
+        assert_int_equal(r->plan.n, 4);
+        assert_true((double)r->plan.predicted_ns <= target);
+        assert_true((double)r->plan.predicted_ns >= target - (decodes_ns(1, 0, 1) - decodes_ns(1, 1, 1)));
+        assert_true(r->mean_point < last);
+        last = r->mean_point;
+        rig_close(r);
+    }
+}
+
+/* Those who decode in time are not made late by somebody's long prompt; it is served all the same. */
+static void test_prompt_keeps_decodes_in_time(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    const double target = 1.05 * decodes_ns(2, 0, 100) / 0.95;
+    rig_submit(r, with_tpot(0, target));
+    rig_step(r);
+    uint64_t late = rig_simple(r, 64, 2, 0);
+    while (!r->requests[late].finished) {
+        rig_step(r);
+        const rig_request *q = &r->requests[0];
+        if (!q->finished) assert_true((double)(r->now_ns - q->first_ns) <= target * (q->replied - 1) + 1);
+    }
+    assert_false(r->requests[0].finished);
+    rig_close(r);
+}
+
+/* fifo lets in whoever comes: two streams leave next to no time for a third one's prompt, and its patience ends. */
+static void test_prompt_is_not_starved(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_FIFO);
+    c.max_wait_ns = SECOND;
+    rig *r = rig_open(&c);
+    for (int i = 0; i < 2; i++) {
+        sched_request q = with_tpot(0, 1.05 * decodes_ns(2, 0, 500));
+        q.max_tokens = 500;
+        rig_submit(r, q);
+    }
+    rig_step(r);
+    uint64_t other = rig_simple(r, 256, 1, 0);
+    while (!r->requests[other].finished) assert_true(rig_step(r));
+    assert_false(r->requests[0].finished);
+    assert_true(r->requests[other].finished_ns > r->requests[other].request.arrival_ns + SECOND);
+    assert_true(r->requests[other].finished_ns < r->requests[other].request.arrival_ns + 2 * SECOND);
+    rig_close(r);
+}
+
+/* ---- the allocation ---- */
+
+typedef struct tiny {
+    task tasks[4], *list[4];
+    sched_item items[4];
+    cost_item costs[4];
+    double scratch[2 * 4 * RIG_POINTS];
+    policy_step step;
+    sched_config config;
+    policy_view view;
+} tiny;
+
+static void tiny_random(tiny *t, rng *g)
+{
+    *t = (tiny){.config = rig_config(SCHED_ELASTIC)};
+    t->step = (policy_step){.tasks = t->list, .items = t->items, .costs = t->costs, .n = 1 + rng_below(g, 4)};
+    for (size_t i = 0; i < t->step.n; i++) {
+        t->list[i] = &t->tasks[i];
+        t->tasks[i].request.floor = (uint32_t)rng_below(g, RIG_POINTS);
+        t->tasks[i].request.best = (uint32_t)rng_below(g, t->tasks[i].request.floor + 1);
+        t->costs[i] =
+            (cost_item){.n_tokens = rng_below(g, 3) ? 1 : 1 + (uint32_t)rng_below(g, 30), .context = 50, .logits = 1};
+    }
+    t->view = (policy_view){.config = &t->config, .cost = &t->config.cost, .scratch = t->scratch};
+}
+
+static void tiny_set(tiny *t, bool floors)
+{
+    for (size_t i = 0; i < t->step.n; i++)
+        policy_set_point(&t->view, &t->step, i, floors ? t->tasks[i].request.floor : t->tasks[i].request.best);
+}
+
+static double tiny_loss(const tiny *t)
+{
+    double loss = 0;
+    for (size_t i = 0; i < t->step.n; i++) loss += t->costs[i].n_tokens * rig_points[t->items[i].point].loss;
+    return loss;
+}
+
+/* All combinations, by counting. */
+static double tiny_brute(tiny *t, double limit)
+{
+    double least = INFINITY;
+    tiny_set(t, false);
+    for (;;) {
+        if (policy_step_ns(&t->view, &t->step) <= limit) least = fmin(least, tiny_loss(t));
+        size_t i = 0;
+        for (; i < t->step.n; i++) {
+            uint32_t next = t->items[i].point + 1;
+            bool wraps = next > t->tasks[i].request.floor;
+            policy_set_point(&t->view, &t->step, i, wraps ? t->tasks[i].request.best : next);
+            if (!wraps) break;
+        }
+        if (i == t->step.n) return least;
+    }
+}
+
+/* Always within the limit; mostly the optimum; far from it never by more than one item's step. */
+static void test_allocation(void **state)
+{
+    (void)state;
+    rng g;
+    rng_init(&g, 3);
+    size_t optimal = 0;
+    const size_t rounds = 2000;
+    double excess = 0, total = 0;
+    for (size_t round = 0; round < rounds; round++) {
+        tiny t;
+        tiny_random(&t, &g);
+        tiny_set(&t, true);
+        double floor_ns = policy_step_ns(&t.view, &t.step);
+        tiny_set(&t, false);
+        double best_ns = policy_step_ns(&t.view, &t.step), limit = floor_ns + rng_uniform(&g) * (best_ns - floor_ns);
+        double least = tiny_brute(&t, limit);
+        tiny_set(&t, true);
+        double floors = tiny_loss(&t);
+        allocate_points(&t.view, &t.step, limit);
+        assert_true(policy_step_ns(&t.view, &t.step) <= limit * (1 + 1e-12));
+        for (size_t i = 0; i < t.step.n; i++)
+            assert_in_range(t.items[i].point, t.tasks[i].request.best, t.tasks[i].request.floor);
+        double loss = tiny_loss(&t);
+        assert_true(loss >= least - 1e-12 && loss <= floors + 1e-12);
+        optimal += loss <= least + 1e-12;
+        excess += loss - least;
+        total += least;
+    }
+    print_message("allocation: optimal in %zu of %zu, loss %.2f %% over the optimum's\n", optimal, rounds,
+                  100 * excess / total);
+    assert_true(optimal >= rounds * 7 / 10);
+    assert_true(excess <= 0.05 * total);
+}
+
+/* ---- stability ---- */
+
+/* `clients` ask again as soon as they are answered; returns the range of the mean point over `steps` after the
+ * first 20. */
+static double closed_loop(rig *r, size_t clients, size_t steps)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (size_t step = 0; step < steps; step++) {
+        while (r->n - r->n_finished < clients) rig_simple(r, 8, 40, 4);
+        rig_step(r);
+        if (step < 20) continue;
+        low = fmin(low, r->mean_point);
+        high = fmax(high, r->mean_point);
+    }
+    return high - low;
+}
+
+static void test_step_load_settles(void **state)
+{
+    (void)state;
+    static const size_t loads[] = {2, 6, 8, 20, 7, 5, 1, 12, 3};
+    sched_config c = rig_config(SCHED_ELASTIC);
+    rig *r = rig_open(&c);
+    for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
+        while (r->n - r->n_finished > loads[i]) rig_step(r);
+        double range = closed_loop(r, loads[i], 60);
+        if (range > 1) fail_msg("%zu clients: the mean point moves by %g", loads[i], range);
+    }
+    rig_close(r);
+}
+
+/* The same with a target for the time per token. */
+static void test_step_load_settles_with_target(void **state)
+{
+    (void)state;
+    static const size_t loads[] = {2, 6, 3, 8, 1};
+    sched_config c = rig_config(SCHED_ELASTIC);
+    c.tpot_ns = (uint64_t)((decodes_ns(4, 0, 20) + decodes_ns(4, 1, 20)) / 2);
+    rig *r = rig_open(&c);
+    for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
+        while (r->n - r->n_finished > loads[i]) rig_step(r);
+        for (size_t n = 0; n < loads[i]; n++) rig_simple(r, 1, 200, 4);
+        double low = INFINITY, high = -INFINITY;
+        for (size_t step = 0; step < 80; step++) {
+            rig_step(r);
+            if (step < 20) continue;
+            low = fmin(low, r->mean_point);
+            high = fmax(high, r->mean_point);
+        }
+        if (high - low > 1) fail_msg("%zu: the mean point moves by %g", loads[i], high - low);
+        for (size_t id = 0; id < r->n; id++)
+            if (r->requests[id].running) rig_finish(r, id);
+    }
+    rig_close(r);
+}
+
+/* ---- against fifo ---- */
+
+/* With all floors at full it is fifo, step by step. */
+static void test_full_floors_are_fifo(void **state)
+{
+    (void)state;
+    sched_config e = rig_config(SCHED_ELASTIC), f = rig_config(SCHED_FIFO);
+    rig *a = rig_open(&e), *b = rig_open(&f);
+    rng g;
+    rng_init(&g, 5);
+    for (int step = 0; step < 600; step++) {
+        if (rng_below(&g, 4) == 0) {
+            uint32_t prompt = 1 + (uint32_t)rng_below(&g, 300), reply = 1 + (uint32_t)rng_below(&g, 50);
+            rig_simple(a, prompt, reply, 0);
+            rig_simple(b, prompt, reply, 0);
+        }
+        assert_int_equal(rig_step(a), rig_step(b));
+        assert_int_equal(a->now_ns, b->now_ns);
+    }
+    rig_close(a);
+    rig_close(b);
+}
+
+/* Mixed floors, more work than can be done: fifo pays the dearest floor for all. */
+static void test_overload_beats_fifo(void **state)
+{
+    (void)state;
+    sched_config e = rig_config(SCHED_ELASTIC), f = rig_config(SCHED_FIFO);
+    rig *a = rig_open(&e), *b = rig_open(&f);
+    for (uint32_t i = 0; i < 72; i++) {
+        rig_simple(a, 64, 40, i % 4);
+        rig_simple(b, 64, 40, i % 4);
+    }
+    rig_drain(a);
+    rig_drain(b);
+    assert_true((double)b->now_ns > 1.15 * (double)a->now_ns);
+    rig_close(a);
+    rig_close(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_idle_is_full),          cmocka_unit_test(test_best_is_kept_when_idle),
+        cmocka_unit_test(test_queue_means_floors),    cmocka_unit_test(test_load_lowers_points),
+        cmocka_unit_test(test_admission_at_floors),   cmocka_unit_test(test_admission_protects_others),
+        cmocka_unit_test(test_hopeless_target),       cmocka_unit_test(test_big_request_ages),
+        cmocka_unit_test(test_slack_buys_quality),    cmocka_unit_test(test_prompt_keeps_decodes_in_time),
+        cmocka_unit_test(test_prompt_is_not_starved), cmocka_unit_test(test_allocation),
+        cmocka_unit_test(test_step_load_settles),     cmocka_unit_test(test_step_load_settles_with_target),
+        cmocka_unit_test(test_full_floors_are_fifo),  cmocka_unit_test(test_overload_beats_fifo),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
