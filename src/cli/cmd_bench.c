@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "cli/bench_cost.h"
 #include "cli/bench_report.h"
 #include "cli/bench_run.h"
 #include "cli/cli.h"
@@ -14,10 +15,11 @@
 typedef struct bench_options {
     cli_common common;
     option_list prompts, gens, seqs, points;
-    uint32_t override_experts, repetitions;
+    uint32_t override_experts, repetitions, slots, context;
     uint64_t seed;
     int kv_type;
-    bool json, breakdown, mixed;
+    const char *out;
+    bool json, breakdown, mixed, cost;
 } bench_options;
 
 static uint32_t largest(const option_list *list)
@@ -111,15 +113,28 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
     return status;
 }
 
+static mp_status cost(const mp_model *model, const bench_options *o, mp_error *err)
+{
+    const bench_cost_params params = {.common = &o->common,
+                                      .slots = o->slots,
+                                      .context = o->context,
+                                      .kv_type = (mp_kv_type)o->kv_type,
+                                      .seed = o->seed,
+                                      .out = o->out,
+                                      .json = o->json};
+    return bench_cost(model, &params, err);
+}
+
 static int run(const cli_command *self, const void *options)
 {
     const bench_options *o = options;
     mp_error err;
     mp_model *model;
+    if (!o->cost && o->out != NULL) return cli_usage(self, "option '--output' goes with --cost");
     if (largest(&o->prompts) == 0 && largest(&o->gens) == 0)
         return cli_usage(self, "nothing to measure: --n-prompt and --n-gen are both 0");
     if (cli_open_model(&o->common, o->override_experts, &model, &err) != MP_OK) return cli_fail(&err);
-    const mp_status status = bench(model, o, &err);
+    const mp_status status = o->cost ? cost(model, o, &err) : bench(model, o, &err);
     mp_model_close(model);
     return status == MP_OK ? STATUS_OK : cli_fail(&err);
 }
@@ -182,6 +197,33 @@ static const option_spec specs[] = {
      .help = "seed of the random tokens (default 0)"},
     {.name = "breakdown", .kind = OPTION_FLAG, .offset = AT(breakdown), .help = "show what the time was spent on"},
     {.name = "json", .kind = OPTION_FLAG, .offset = AT(json), .help = "print JSON"},
+    {.name = "Cost of a step, for servers and the simulator", .kind = OPTION_HEADING},
+    {.name = "cost",
+     .kind = OPTION_FLAG,
+     .offset = AT(cost),
+     .help = "measure what steps cost and write it beside the model, as MODEL.cost.json"},
+    {.name = "slots",
+     .kind = OPTION_U32,
+     .offset = AT(slots),
+     .argument = "N",
+     .min = 1,
+     .max = 1024,
+     .help = "sequences that may run at once"},
+    {.name = "ctx-size",
+     .letter = 'c',
+     .kind = OPTION_U32,
+     .offset = AT(context),
+     .argument = "N",
+     .min = 1,
+     .max = 1 << 24,
+     .help = "tokens of context of each (default: the model's, at most 4096)"},
+    {.name = "output",
+     .letter = 'o',
+     .kind = OPTION_TEXT,
+     .offset = AT(out),
+     .argument = "FILE",
+     .help = "write the cost there instead"},
+    {.name = "Where it runs", .kind = OPTION_HEADING},
     CLI_OPTION_THREADS,
     CLI_OPTION_ISA,
     CLI_OPTION_NO_MMAP,
@@ -193,6 +235,7 @@ static const bench_options defaults = {
     .seqs = {.n = 1, .values = {1}},
     .points = {.n = 1, .values = {0}},
     .repetitions = 5,
+    .slots = 8,
 };
 
 const cli_command cmd_bench = {
@@ -202,7 +245,8 @@ const cli_command cmd_bench = {
     .details =
         "Measures tokens per second on random tokens: ppN processes a prompt of N tokens, tgN generates N tokens "
         "in each of as many sequences as --batch says, counted together. The share is the part of the full "
-        "expert compute really used.",
+        "expert compute really used. With --cost it measures steps of all kinds instead, fits a cost model to them "
+        "and writes that for 'moeprism serve' and 'moeprism simulate'.",
     .example = "bench model-prism.gguf --points all -b 1,8 --breakdown",
     .options = specs,
     .n_options = CLI_COUNT(specs),
