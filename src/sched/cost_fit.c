@@ -63,7 +63,7 @@ mp_status cost_cross_validate(const cost_sample *samples, size_t n, size_t folds
 {
     MP_TRY(check(samples, n, err));
     if (folds < 2 || folds > n) return status_fail(err, MP_E_INVALID, "%zu folds of %zu measured steps", folds, n);
-    double *sorted = malloc(n * sizeof *sorted);
+    double *sorted = calloc(n, sizeof *sorted);
     if (!sorted) return status_no_memory(err, n * sizeof *sorted, "errors");
     for (size_t f = 0; f < folds; f++) {
         cost_model m = {0};
