@@ -1,0 +1,199 @@
+/* Cost files: written and read back, every part missing or wrong, and what makes one not count. */
+#include <unistd.h>
+
+#include "base/file.h"
+#include "cli/cost_file.h"
+#include "cli/cost_measure.h"
+#include "testing.h"
+
+static mp_error err;
+static char dir[] = "cost-test-XXXXXX", path[64];
+
+static cost_file sample(void)
+{
+    cost_file f = {
+        .model_file = "m.gguf",
+        .model_name = "A \"model\"",
+        .model_bytes = 123456789012,
+        .machine = {.cpu = "A CPU", .isa = "avx2", .threads = 3},
+        .in_memory = true,
+        .date = "2026-01-02T03:04:05Z",
+        .kv_type = MP_KV_Q8_0,
+        .slots = 8,
+        .step_tokens = 512,
+        .context = 4096,
+        .cost = {.shape = {.used = 0.125}, .ns = {1e6, 2.5e5, 0, 1e8, 1e-3, 7}, .correction = 1, .error_median = 0.05},
+        .points = {{1, 0}, {0.5, 0.01}, {0.25, 0.03}},
+        .n_points = 3};
+    return f;
+}
+
+static void write_text(const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_path(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {{"a/m.gguf", "a/m.cost.json"},
+                                           {"m", "m.cost.json"},
+                                           {".gguf", ".gguf.cost.json"},
+                                           {"x.gguf.y", "x.gguf.y.cost.json"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *made = cost_file_path(cases[i][0]);
+        assert_string_equal(made, cases[i][1]);
+        free(made);
+    }
+}
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    const cost_file f = sample();
+    cost_file back;
+    assert_ok(cost_file_write(&f, json_array(), path, &err), &err);
+    assert_ok(cost_file_read(path, &back, &err), &err);
+    assert_string_equal(back.model_name, f.model_name);
+    assert_string_equal(back.date, f.date);
+    assert_true(back.model_bytes == f.model_bytes && back.in_memory && !back.quick && back.kv_type == MP_KV_Q8_0);
+    assert_true(back.slots == 8 && back.step_tokens == 512 && back.context == 4096 && back.machine.threads == 3);
+    assert_memory_equal(&back.cost, &f.cost, sizeof f.cost);
+    assert_int_equal(back.n_points, 3);
+    assert_memory_equal(back.points, f.points, 3 * sizeof *f.points);
+    assert_null(cost_file_mismatch(&back, &f));
+}
+
+static void test_mismatch(void **state)
+{
+    (void)state;
+    const cost_file want = sample();
+    cost_file have[9];
+    for (size_t i = 0; i < 9; i++) have[i] = want;
+    have[0].model_bytes++;
+    have[1].n_points--;
+    have[2].points[1].share = 0.51;
+    have[3].machine.threads = 2;
+    have[4].machine.isa[0] = 'x';
+    have[5].machine.cpu[0] = 'x';
+    have[6].in_memory = false;
+    have[7].kv_type = MP_KV_F16;
+    have[8].slots = 4;
+    for (size_t i = 0; i < 9; i++)
+        if (cost_file_mismatch(&have[i], &want) == NULL) fail_msg("change %zu went unnoticed", i);
+    cost_file more = want;
+    more.slots = 16;
+    assert_null(cost_file_mismatch(&more, &want));
+}
+
+/* Every value of the file replaced by one that it cannot be, and taken away. */
+static size_t damage(json_t *root, json_t *at, const char *trail)
+{
+    size_t n = 0;
+    void *next;
+    const char *key;
+    json_t *value;
+    json_object_foreach_safe(at, next, key, value)
+    {
+        char name[256], text[64];
+        snprintf(name, sizeof name, "%s.%s", trail, key);
+        if (json_is_object(value)) n += damage(root, value, name);
+        json_t *kept = json_incref(value);
+        for (int how = 0; how < 3; how++) {
+            cost_file out;
+            if (how == 0) json_object_del(at, key);
+            if (how == 1) json_object_set_new(at, key, json_null());
+            if (how == 2) json_object_set_new(at, key, json_is_string(kept) ? json_integer(-1) : json_string("?"));
+            char *dumped = json_dumps(root, 0);
+            write_text(dumped);
+            free(dumped);
+            const mp_status status = cost_file_read(path, &out, &err);
+            snprintf(text, sizeof text, "%d", how);
+            if (status != MP_E_FORMAT || strstr(err.message, path) == NULL)
+                fail_msg("%s, damage %s: status %d", name, text, status);
+            n++;
+        }
+        json_object_set_new(at, key, kept);
+    }
+    return n;
+}
+
+static void test_every_value_is_needed(void **state)
+{
+    (void)state;
+    const cost_file f = sample();
+    assert_ok(cost_file_write(&f, NULL, path, &err), &err);
+    json_t *root = json_load_file(path, 0, NULL);
+    assert_non_null(root);
+    json_object_del(json_object_get(root, "machine"), "version"); /* told to people only */
+    assert_true(damage(root, root, "") > 60);
+    json_decref(root);
+}
+
+static void test_malformed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"", "line"},
+        {"{", "line 1"},
+        {"[]", "not a cost file"},
+        {"{\"moeprism_cost\": 2}", "another version"},
+        {"{\"moeprism_cost\": 1}", "model"},
+    };
+    cost_file out;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_text(cases[i].text);
+        assert_int_equal(cost_file_read(path, &out, &err), MP_E_FORMAT);
+        if (strstr(err.message, cases[i].says) == NULL) fail_msg("%s: %s", cases[i].text, err.message);
+    }
+    unlink(path);
+    assert_int_equal(cost_file_read(path, &out, &err), MP_E_IO);
+}
+
+/* Numbers that no measurement gives. */
+static void test_out_of_range(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 7; i++) {
+        cost_file f = sample(), out;
+        if (i == 0) f.cost.ns[2] = -1;
+        if (i == 1) f.cost.shape.used = 1.5;
+        if (i == 2) f.points[1].share = 1.5;
+        if (i == 3) f.points[2].share = 0.75; /* dearer than the point before */
+        if (i == 4) f.points[2].loss = 0.005;
+        if (i == 5) f.n_points = 0;
+        if (i == 6) f.slots = 0;
+        assert_ok(cost_file_write(&f, NULL, path, &err), &err);
+        if (cost_file_read(path, &out, &err) != MP_E_FORMAT) fail_msg("case %d was read", i);
+    }
+}
+
+static int make_dir(void **state)
+{
+    (void)state;
+    if (mkdtemp(dir) == NULL) return -1;
+    snprintf(path, sizeof path, "%s/m.cost.json", dir);
+    return 0;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    unlink(path);
+    return rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_path),      cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_mismatch),  cmocka_unit_test(test_every_value_is_needed),
+        cmocka_unit_test(test_malformed), cmocka_unit_test(test_out_of_range),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
