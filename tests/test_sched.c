@@ -5,7 +5,7 @@
 static void test_life(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     rig *r = rig_open(&c);
     assert_int_equal(rig_plan(r), 0);
     assert_int_equal(r->plan.wake_ns, 0);
@@ -39,7 +39,7 @@ static void test_life(void **state)
 static void test_predicted(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     rig *r = rig_open(&c);
     rig_simple(r, 10, 5, 0);
     rig_step(r);
@@ -58,7 +58,7 @@ static void test_predicted(void **state)
 static void test_decodes_first(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     c.step_tokens = 8;
     rig *r = rig_open(&c);
     for (int i = 0; i < 3; i++) rig_simple(r, 1, 50, 0);
@@ -84,7 +84,7 @@ static void test_decodes_first(void **state)
 static void test_cached(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     rig_simple(r, 100, 4, 0);
     rig_plan(r);
@@ -136,7 +136,7 @@ static void test_plan_twice(void **state)
 static void test_cancel(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     c.slots = 1;
     rig *r = rig_open(&c);
     rig_simple(r, 10, 100, 0);
@@ -161,7 +161,7 @@ static void test_cancel(void **state)
 static void test_queue_full(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     c.slots = 2;
     c.queue = 3;
     rig *r = rig_open(&c);
@@ -185,7 +185,7 @@ static void test_queue_full(void **state)
 static void test_never_fits(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     c.kv_pages = 10;
     rig *r = rig_open(&c);
     uint64_t retry;
@@ -225,7 +225,7 @@ static void test_pages(void **state)
 static void test_priority(void **state)
 {
     (void)state;
-    for (sched_policy p = SCHED_ELASTIC; p <= SCHED_FIFO; p++) {
+    for (sched_policy p = SCHED_POLICY_ELASTIC; p <= SCHED_POLICY_FIFO; p++) {
         sched_config c = rig_config(p);
         c.slots = 1;
         rig *r = rig_open(&c);
@@ -247,7 +247,7 @@ static void test_priority(void **state)
 static void test_ageing(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     c.slots = 1;
     rig *r = rig_open(&c);
     rig_simple(r, 10, 5, 0);
@@ -325,7 +325,7 @@ static void test_deterministic(void **state)
 static void test_correction(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     rig *r = rig_open(&c);
     for (int i = 0; i < 400; i++) {
         if (r->n_finished == r->n) rig_simple(r, 10, 60, 0);
@@ -346,7 +346,7 @@ static void test_bad_config(void **state)
     (void)state;
     sched *s;
     mp_error err;
-    sched_config good = rig_config(SCHED_FIFO), c;
+    sched_config good = rig_config(SCHED_POLICY_FIFO), c;
     c = good, c.slots = 0;
     assert_int_equal(sched_new(&c, &s, &err), MP_E_INVALID);
     assert_null(s);
@@ -372,7 +372,7 @@ static void test_names(void **state)
         assert_int_equal(p, n);
     }
     assert_true(n >= 2);
-    assert_string_equal(sched_policy_name(SCHED_ELASTIC), "elastic");
+    assert_string_equal(sched_policy_name(SCHED_POLICY_ELASTIC), "elastic");
     assert_false(sched_policy_find("fif", &p));
 }
 

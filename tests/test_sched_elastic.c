@@ -13,7 +13,7 @@ static void add(rig *r, size_t n, uint32_t prompt, uint32_t reply, uint32_t floo
 /* Predicted time of `n` decodes at `point`, at `context`. */
 static double decodes_ns(size_t n, uint32_t point, uint32_t context)
 {
-    const cost_model m = rig_config(SCHED_ELASTIC).cost;
+    const cost_model m = rig_config(SCHED_POLICY_ELASTIC).cost;
     double f[COST_FEATURES] = {[COST_STEP] = 1};
     const cost_item item = {.n_tokens = 1, .context = context, .logits = 1, .share = rig_points[point].share};
     for (size_t i = 0; i < n; i++) cost_add(&m.shape, &item, f);
@@ -26,7 +26,7 @@ static void test_idle_is_full(void **state)
 {
     (void)state;
     for (uint32_t slots = 1; slots <= 8; slots++) {
-        sched_config c = rig_config(SCHED_ELASTIC);
+        sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         c.slots = slots;
         rig *r = rig_open(&c);
         for (int round = 0; round < 3; round++) {
@@ -40,7 +40,7 @@ static void test_idle_is_full(void **state)
 static void test_best_is_kept_when_idle(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     rig_submit(r, (sched_request){.prompt_tokens = 10, .max_tokens = 5, .best = 2, .floor = 3});
     while (rig_step(r)) assert_int_equal(r->requests[0].point, 2);
@@ -50,7 +50,7 @@ static void test_best_is_kept_when_idle(void **state)
 static void test_queue_means_floors(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     for (uint32_t i = 0; i < 24; i++) rig_simple(r, 20, 10, i % RIG_POINTS);
     rig_plan(r);
@@ -69,7 +69,7 @@ static void test_load_lowers_points(void **state)
     (void)state;
     double last = 0;
     for (size_t running = 1; running <= 8; running++) {
-        sched_config c = rig_config(SCHED_ELASTIC);
+        sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         rig *r = rig_open(&c);
         add(r, running, 1, 100, 3);
         for (int i = 0; i < 5; i++) rig_step(r);
@@ -94,7 +94,7 @@ static void test_admission_at_floors(void **state)
     (void)state;
     static const size_t expected[] = {4, 4, 4};
     for (uint32_t floor = 0; floor < 3; floor++) {
-        sched_config c = rig_config(SCHED_ELASTIC);
+        sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         rig *r = rig_open(&c);
         double target = (decodes_ns(4, floor, 10) + decodes_ns(5, floor, 10)) / 2 / 0.95;
         for (int i = 0; i < 8; i++) rig_submit(r, with_tpot(floor, target));
@@ -104,7 +104,7 @@ static void test_admission_at_floors(void **state)
         rig_drain(r);
         rig_close(r);
     }
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     double target = (decodes_ns(4, 0, 10) + decodes_ns(5, 0, 10)) / 2 / 0.95;
     for (int i = 0; i < 8; i++) rig_submit(r, with_tpot(4, target));
@@ -117,7 +117,7 @@ static void test_admission_at_floors(void **state)
 static void test_admission_protects_others(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     rig_submit(r, with_tpot(0, (decodes_ns(2, 0, 10) + decodes_ns(3, 0, 10)) / 2 / 0.95));
     add(r, 3, 1, 10, 0);
@@ -131,7 +131,7 @@ static void test_admission_protects_others(void **state)
 static void test_hopeless_target(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     for (int i = 0; i < 8; i++) rig_submit(r, with_tpot(4, 1));
     rig_step(r);
@@ -144,7 +144,7 @@ static void test_hopeless_target(void **state)
 static void test_big_request_ages(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     c.kv_pages = 20;
     c.max_wait_ns = SECOND;
     rig *r = rig_open(&c);
@@ -173,7 +173,7 @@ static void test_slack_buys_quality(void **state)
     (void)state;
     double last = 4;
     for (double part = 0.1; part < 1; part += 0.2) {
-        sched_config c = rig_config(SCHED_ELASTIC);
+        sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         rig *r = rig_open(&c);
         double target = decodes_ns(4, 4, 100) + part * (decodes_ns(4, 0, 100) - decodes_ns(4, 4, 100));
         for (int i = 0; i < 4; i++) rig_submit(r, with_tpot(4, target / 0.95));
@@ -191,7 +191,7 @@ static void test_slack_buys_quality(void **state)
 static void test_prompt_keeps_decodes_in_time(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     const double target = 1.05 * decodes_ns(2, 0, 100) / 0.95;
     rig_submit(r, with_tpot(0, target));
@@ -210,7 +210,7 @@ static void test_prompt_keeps_decodes_in_time(void **state)
 static void test_prompt_is_not_starved(void **state)
 {
     (void)state;
-    sched_config c = rig_config(SCHED_FIFO);
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
     c.max_wait_ns = SECOND;
     rig *r = rig_open(&c);
     for (int i = 0; i < 2; i++) {
@@ -241,7 +241,7 @@ typedef struct tiny {
 
 static void tiny_random(tiny *t, rng *g)
 {
-    *t = (tiny){.config = rig_config(SCHED_ELASTIC)};
+    *t = (tiny){.config = rig_config(SCHED_POLICY_ELASTIC)};
     t->step = (policy_step){.tasks = t->list, .items = t->items, .costs = t->costs, .n = 1 + rng_below(g, 4)};
     for (size_t i = 0; i < t->step.n; i++) {
         t->list[i] = &t->tasks[i];
@@ -340,7 +340,7 @@ static void test_step_load_settles(void **state)
 {
     (void)state;
     static const size_t loads[] = {2, 6, 8, 20, 7, 5, 1, 12, 3};
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     rig *r = rig_open(&c);
     for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
         while (r->n - r->n_finished > loads[i]) rig_step(r);
@@ -355,7 +355,7 @@ static void test_step_load_settles_with_target(void **state)
 {
     (void)state;
     static const size_t loads[] = {2, 6, 3, 8, 1};
-    sched_config c = rig_config(SCHED_ELASTIC);
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
     c.tpot_ns = (uint64_t)((decodes_ns(4, 0, 20) + decodes_ns(4, 1, 20)) / 2);
     rig *r = rig_open(&c);
     for (size_t i = 0; i < sizeof loads / sizeof *loads; i++) {
@@ -381,7 +381,7 @@ static void test_step_load_settles_with_target(void **state)
 static void test_full_floors_are_fifo(void **state)
 {
     (void)state;
-    sched_config e = rig_config(SCHED_ELASTIC), f = rig_config(SCHED_FIFO);
+    sched_config e = rig_config(SCHED_POLICY_ELASTIC), f = rig_config(SCHED_POLICY_FIFO);
     rig *a = rig_open(&e), *b = rig_open(&f);
     rng g;
     rng_init(&g, 5);
@@ -402,7 +402,7 @@ static void test_full_floors_are_fifo(void **state)
 static void test_overload_beats_fifo(void **state)
 {
     (void)state;
-    sched_config e = rig_config(SCHED_ELASTIC), f = rig_config(SCHED_FIFO);
+    sched_config e = rig_config(SCHED_POLICY_ELASTIC), f = rig_config(SCHED_POLICY_FIFO);
     rig *a = rig_open(&e), *b = rig_open(&f);
     for (uint32_t i = 0; i < 72; i++) {
         rig_simple(a, 64, 40, i % 4);

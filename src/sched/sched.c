@@ -24,8 +24,8 @@
 #define REPLY_RATE   0.05 /* how fast the mean length of replies is learnt */
 
 static const policy *const policies[] = {
-    [SCHED_ELASTIC] = &policy_elastic,
-    [SCHED_FIFO] = &policy_fifo,
+    [SCHED_POLICY_ELASTIC] = &policy_elastic,
+    [SCHED_POLICY_FIFO] = &policy_fifo,
 };
 
 struct sched {
