@@ -25,16 +25,24 @@ size_t policy_take_in_order(const policy_view *v, policy_pick *picks)
     return n;
 }
 
+void policy_run_at_dearest_floor(const policy_view *v, uint32_t *points)
+{
+    uint32_t dearest = UINT32_MAX;
+    for (size_t i = 0; i < v->n_running; i++) {
+        uint32_t floor = v->running[i]->request.floor;
+        if (points[i] != POLICY_SITS_OUT && floor < dearest) dearest = floor;
+    }
+    for (size_t i = 0; i < v->n_running; i++) {
+        uint32_t best = v->running[i]->request.best;
+        if (points[i] != POLICY_SITS_OUT) points[i] = best > dearest ? best : dearest;
+    }
+}
+
 void policy_dearest_floor(const policy_view *v, uint32_t *points, policy_memory *after)
 {
     (void)after;
-    uint32_t dearest = UINT32_MAX;
-    for (size_t i = 0; i < v->n_running; i++)
-        if (v->running[i]->request.floor < dearest) dearest = v->running[i]->request.floor;
-    for (size_t i = 0; i < v->n_running; i++) {
-        uint32_t best = v->running[i]->request.best;
-        points[i] = best > dearest ? best : dearest;
-    }
+    for (size_t i = 0; i < v->n_running; i++) points[i] = 0;
+    policy_run_at_dearest_floor(v, points);
 }
 
 double policy_step_ns(const policy_view *v, const policy_step *step)

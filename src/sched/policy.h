@@ -26,8 +26,9 @@ typedef struct task {
 
 /* Between steps a policy remembers no more than this. */
 typedef struct policy_memory {
-    double pressure;  /* elastic */
-    double credit[2]; /* lanes: steps that it is owed */
+    double pressure;      /* elastic */
+    double credit[2];     /* lanes: steps that it is owed */
+    uint64_t launched_ns; /* virtual queues: the batch that runs */
 } policy_memory;
 
 typedef struct policy_view {
@@ -69,7 +70,7 @@ typedef struct policy {
     void (*improve)(const policy_view *v, policy_step *step);
 } policy;
 
-extern const policy policy_elastic, policy_fifo;
+extern const policy policy_elastic, policy_fifo, policy_fullbatch, policy_virtual_queues, policy_lanes;
 
 /* ---- helpers ---- */
 
@@ -88,7 +89,9 @@ cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t po
 void policy_set_point(const policy_view *v, policy_step *step, size_t item, uint32_t point);
 /* In order, until a slot or a page is lacking: nobody passes anybody. */
 size_t policy_take_in_order(const policy_view *v, policy_pick *picks);
-/* All at the dearest floor among them, nobody better than its best. */
+/* All but those whose points[] is POLICY_SITS_OUT at the dearest floor among them, nobody better than its best. */
+void policy_run_at_dearest_floor(const policy_view *v, uint32_t *points);
+/* All. */
 void policy_dearest_floor(const policy_view *v, uint32_t *points, policy_memory *after);
 /* By the cost model. */
 double policy_step_ns(const policy_view *v, const policy_step *step);

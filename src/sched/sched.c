@@ -24,8 +24,9 @@
 #define REPLY_RATE   0.05 /* how fast the mean length of replies is learnt */
 
 static const policy *const policies[] = {
-    [SCHED_POLICY_ELASTIC] = &policy_elastic,
-    [SCHED_POLICY_FIFO] = &policy_fifo,
+    [SCHED_POLICY_ELASTIC] = &policy_elastic,     [SCHED_POLICY_FIFO] = &policy_fifo,
+    [SCHED_POLICY_FULLBATCH] = &policy_fullbatch, [SCHED_POLICY_VIRTUAL_QUEUES] = &policy_virtual_queues,
+    [SCHED_POLICY_LANES] = &policy_lanes,
 };
 
 struct sched {
