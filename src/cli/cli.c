@@ -7,7 +7,7 @@
 #include "cli/progress.h"
 
 const cli_command *const cli_commands[] = {
-    &cmd_info,   &cmd_refactor, &cmd_eval,       &cmd_run,   &cmd_bench,      &cmd_export,
+    &cmd_info,   &cmd_refactor, &cmd_eval,       &cmd_run,   &cmd_bench,      &cmd_simulate, &cmd_export,
     &cmd_logits, &cmd_tokenize, &cmd_detokenize, &cmd_synth, &cmd_completion, NULL,
 };
 
