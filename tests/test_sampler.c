@@ -13,7 +13,7 @@
 #include "base/rng.h"
 #include "base/status.h"
 
-#define MAX_VOCAB 64
+#define MAX_VOCAB 700
 
 static mp_error err;
 
@@ -55,7 +55,8 @@ static void define(mp_sampler_params p, const float *logits, const bool *seen, s
     for (size_t i = 0; i < kept; i++) out[order[i]] = exp(l[order[i]] / (double)p.temperature) / sum;
 }
 
-/* Draws from s must follow out[n]: what has no probability never comes, the rest within 5 standard deviations. */
+/* Draws from s must follow out[n]: what has no probability never comes, the rest within 5 standard deviations,
+ * and a few where it is rare. */
 static void assert_follows(mp_sampler *s, const float *logits, const double *expected, size_t n)
 {
     const int draws = 20000;
@@ -66,10 +67,27 @@ static void assert_follows(mp_sampler *s, const float *logits, const double *exp
         counts[id]++;
     }
     for (size_t i = 0; i < n; i++) {
-        double mean = expected[i] * draws, bound = 5 * sqrt(mean * (1 - expected[i])) + 1e-9;
+        double mean = expected[i] * draws, bound = 5 * sqrt(mean * (1 - expected[i])) + (mean > 0 ? 4 : 0);
         if (fabs(counts[i] - mean) > bound)
             fail_msg("token %zu: %d of %d draws, expected %g within %g", i, counts[i], draws, mean, bound);
     }
+}
+
+static void check_distribution(mp_sampler_params params, size_t n, float spread, rng *r)
+{
+    float logits[MAX_VOCAB];
+    double expected[MAX_VOCAB];
+    bool seen[MAX_VOCAB] = {false};
+    mp_sampler *s = make(params, (uint32_t)n);
+    for (size_t i = 0; i < n; i++) logits[i] = spread * rng_normal(r);
+    for (int i = 0; i < 5; i++) {
+        int32_t token = (int32_t)rng_below(r, n);
+        mp_sampler_accept(s, token);
+        seen[token] = params.repeat_penalty != 0;
+    }
+    define(params, logits, seen, n, expected);
+    assert_follows(s, logits, expected, n);
+    mp_sampler_free(s);
 }
 
 static void test_distribution(void **state)
@@ -80,7 +98,7 @@ static void test_distribution(void **state)
         {.temperature = 0.5f},
         {.temperature = 3},
         {.temperature = 1, .top_k = 5},
-        {.temperature = 1, .top_k = MAX_VOCAB},
+        {.temperature = 1, .top_k = 64},
         {.temperature = 1, .top_k = UINT32_MAX},
         {.temperature = 1, .top_p = 0.7f},
         {.temperature = 2, .top_p = 0.3f},
@@ -97,20 +115,9 @@ static void test_distribution(void **state)
     rng r;
     rng_init(&r, 3);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        const size_t n = 20;
-        float logits[MAX_VOCAB];
-        double expected[MAX_VOCAB];
-        bool seen[MAX_VOCAB] = {false};
-        mp_sampler *s = make(cases[c], (uint32_t)n);
-        for (size_t i = 0; i < n; i++) logits[i] = 2 * rng_normal(&r);
-        for (int i = 0; i < 5; i++) {
-            int32_t token = (int32_t)rng_below(&r, n);
-            mp_sampler_accept(s, token);
-            seen[token] = cases[c].repeat_penalty != 0;
-        }
-        define(cases[c], logits, seen, n, expected);
-        assert_follows(s, logits, expected, n);
-        mp_sampler_free(s);
+        check_distribution(cases[c], 20, 2, &r);
+        check_distribution(cases[c], MAX_VOCAB, 4, &r); /* whole blocks and a part of one */
+        check_distribution(cases[c], 3 * 64, 0.1f, &r); /* flat */
     }
 }
 
@@ -265,6 +272,109 @@ static void test_repeat_default(void **state)
     mp_sampler_free(s);
 }
 
+/* ---- presence, frequency, bias ---- */
+
+static void test_drawn_tokens_cost(void **state)
+{
+    (void)state;
+    const float logits[3] = {2, 1.2f, 0};
+    mp_sampler *s = make((mp_sampler_params){.presence_penalty = 1}, 3);
+    mp_sampler_accept(s, 0);                /* part of the prompt: not drawn */
+    const int32_t once[] = {0, 1, 0, 0, 0}; /* 1 1.2 0; 1 0.2 0 from then on */
+    for (size_t i = 0; i < 5; i++) assert_int_equal(mp_sampler_draw(s, logits), once[i]);
+    mp_sampler_free(s);
+
+    s = make((mp_sampler_params){.frequency_penalty = 0.5f}, 3);
+    const int32_t each[] = {0, 0, 1, 0, 1}; /* 1.5 1.2; 1 1.2; 1 0.7; 0.5 0.7 */
+    for (size_t i = 0; i < 5; i++) assert_int_equal(mp_sampler_draw(s, logits), each[i]);
+    mp_sampler_free(s);
+
+    s = make((mp_sampler_params){.presence_penalty = -1, .frequency_penalty = -0.5f}, 3); /* once drawn, preferred */
+    const float close[3] = {0.9f, 1, 0};
+    const float other[3] = {2, 1, 0};
+    assert_int_equal(mp_sampler_draw(s, close), 1);
+    assert_int_equal(mp_sampler_draw(s, other), 1); /* 2 against 1 + 1.5 */
+    mp_sampler_free(s);
+}
+
+/* All three at once, and a window of one that the same token leaves and enters: repetition counts once. */
+static void test_penalties_together(void **state)
+{
+    (void)state;
+    mp_sampler *s = make(
+        (mp_sampler_params){
+            .repeat_penalty = 2, .repeat_last = 1, .presence_penalty = 0.25f, .frequency_penalty = 0.5f},
+        2);
+    for (int i = 0; i < 10; i++) mp_sampler_accept(s, 0);
+    assert_int_equal(mp_sampler_draw(s, (const float[]){4, 1.9f}), 0); /* 2; drawn once from now on */
+    mp_sampler_accept(s, 0);
+    assert_int_equal(mp_sampler_draw(s, (const float[]){4, 1.2f}), 0);  /* 2 - 0.75 */
+    assert_int_equal(mp_sampler_draw(s, (const float[]){4, 0.8f}), 1);  /* 2 - 1.25 = 0.75 */
+    assert_int_equal(mp_sampler_draw(s, (const float[]){4, 1.45f}), 0); /* 0.75 against 1.45 - 0.75 */
+    mp_sampler_free(s);
+}
+
+static void test_bias(void **state)
+{
+    (void)state;
+    mp_logit_bias bias[] = {{2, 5}, {0, -100}, {1, 1}, {1, 1}};
+    const float logits[4] = {3, 0, 0, 1.5f};
+    mp_sampler *s = make((mp_sampler_params){.bias = bias, .n_bias = 4}, 4);
+    bias[0] = (mp_logit_bias){3, 100}; /* was copied */
+    assert_int_equal(mp_sampler_draw(s, logits), 2);
+    mp_sampler_free(s);
+    s = make((mp_sampler_params){.bias = bias + 1, .n_bias = 3}, 4);
+    assert_int_equal(mp_sampler_draw(s, logits), 1); /* 1 + 1 */
+    mp_sampler_free(s);
+
+    const double only[4] = {0, 0.5, 0.5, 0};
+    const mp_logit_bias ban[] = {{0, -1e30f}, {3, -1e30f}};
+    s = make((mp_sampler_params){.temperature = 1, .bias = ban, .n_bias = 2}, 4);
+    assert_follows(s, logits, only, 4);
+    mp_sampler_free(s);
+}
+
+/* ---- log probabilities ---- */
+
+static void test_logprobs(void **state)
+{
+    (void)state;
+    rng r;
+    float logits[MAX_VOCAB] = {0}, values[8];
+    int32_t top[8];
+    rng_init(&r, 11);
+    for (int round = 0; round < 20; round++) {
+        const uint32_t n = 3 + (uint32_t)rng_below(&r, MAX_VOCAB - 3), k = (uint32_t)rng_below(&r, 9);
+        double sum = 0;
+        for (uint32_t i = 0; i < n; i++) logits[i] = 30 + 5 * rng_normal(&r);
+        logits[n / 2] = logits[0]; /* equals rank by id */
+        for (uint32_t i = 0; i < n; i++) sum += exp((double)logits[i]);
+        const int32_t token = (int32_t)rng_below(&r, n);
+        const double expected = (double)logits[token] - log(sum);
+        assert_true(fabs((double)mp_logprobs(logits, n, token, k, top, values) - expected) < 1e-5);
+        for (uint32_t j = 0; j < k && j < n; j++) {
+            uint32_t before = 0; /* tokens that rank before this one */
+            for (uint32_t i = 0; i < n; i++)
+                before += logits[i] > logits[top[j]] || (logits[i] == logits[top[j]] && (int32_t)i < top[j]);
+            assert_int_equal(before, j);
+            assert_true(fabs((double)values[j] - ((double)logits[top[j]] - log(sum))) < 1e-5);
+        }
+        for (uint32_t j = n; j < k; j++) assert_true(top[j] == -1 && values[j] == -INFINITY);
+    }
+}
+
+static void test_logprobs_of_strange_logits(void **state)
+{
+    (void)state;
+    float value;
+    int32_t top;
+    assert_true(fabsf(mp_logprobs((const float[]){-INFINITY, NAN}, 2, 1, 0, NULL, NULL) - logf(0.5f)) < 1e-6f);
+    assert_true(fabsf(mp_logprobs((const float[]){1, INFINITY, NAN}, 3, 1, 1, &top, &value)) < 1e-6f);
+    assert_int_equal(top, 1);
+    assert_true(mp_logprobs((const float[]){0, 1}, 2, 2, 0, NULL, NULL) == -INFINITY);
+    assert_true(mp_logprobs((const float[]){0, 1}, 2, -1, 0, NULL, NULL) == -INFINITY);
+}
+
 /* ---- refusals ---- */
 
 static void assert_refused(mp_sampler_params params, uint32_t n_vocab, const char *name)
@@ -290,6 +400,12 @@ static void test_refused(void **state)
     assert_refused((mp_sampler_params){.top_p = 1.01f}, 8, "top_p = 1.01");
     assert_refused((mp_sampler_params){.min_p = 2}, 8, "min_p = 2");
     assert_refused((mp_sampler_params){.repeat_last = UINT32_MAX}, 8, "repeat_last = ");
+    assert_refused((mp_sampler_params){.presence_penalty = NAN}, 8, "presence_penalty = ");
+    assert_refused((mp_sampler_params){.frequency_penalty = -INFINITY}, 8, "frequency_penalty = ");
+    const mp_logit_bias bias[] = {{0, 1}, {8, 1}, {-1, 1}, {1, NAN}};
+    assert_refused((mp_sampler_params){.bias = bias, .n_bias = 2}, 8, "bias of token 8");
+    assert_refused((mp_sampler_params){.bias = bias + 2, .n_bias = 1}, 8, "bias of token -1");
+    assert_refused((mp_sampler_params){.bias = bias + 3, .n_bias = 1}, 8, "bias = nan");
     assert_refused((mp_sampler_params){0}, 0, "n_vocab = 0");
     assert_refused((mp_sampler_params){0}, (uint32_t)INT32_MAX + 1, "n_vocab = ");
 }
@@ -297,9 +413,20 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_distribution),  cmocka_unit_test(test_equal_logits),    cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_one_token),     cmocka_unit_test(test_infinite_logits), cmocka_unit_test(test_seeds),
-        cmocka_unit_test(test_repeat_window), cmocka_unit_test(test_repeat_default),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_distribution),
+        cmocka_unit_test(test_equal_logits),
+        cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_one_token),
+        cmocka_unit_test(test_infinite_logits),
+        cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_repeat_window),
+        cmocka_unit_test(test_repeat_default),
+        cmocka_unit_test(test_drawn_tokens_cost),
+        cmocka_unit_test(test_penalties_together),
+        cmocka_unit_test(test_bias),
+        cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_logprobs_of_strange_logits),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,37 +1,41 @@
-/* Draws a token from a row of logits.
+/* A sampler: one stream's history and what it does to the logits; draw.h chooses.
  *
- * The order is that of llama.cpp: repeat penalty, top-k, top-p, min-p, temperature last. All three cuts keep a prefix
- * of the candidates in descending order, so nothing has to be sorted as a whole: the candidates are made a heap in O(n)
- * and popped, best first, until the first cut says stop. Without cuts there is no heap and the draw walks the
- * candidates in order of id. Equal logits rank by id, so that the same seed gives the same text everywhere.
- *
- * Logits from outside a well-behaved model: NaN counts as -inf, +inf as the largest float; where every logit is -inf
- * all are equal. All memory is taken in mp_sampler_new(). */
+ * The order is that of llama.cpp: logit bias, penalties (repetition over a window, then presence and frequency), top-k,
+ * top-p, min-p, temperature last. Bias and penalties touch few tokens: those are listed, and a row is copied and edited
+ * only where there are any. All memory is taken in mp_sampler_new(). */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "base/rng.h"
-#include "base/status.h"
+#include "text/draw.h"
 
 #define REPEAT_LAST_DEFAULT 64
 #define REPEAT_LAST_MAX     (1u << 20)
 
-typedef struct candidate {
-    float logit;
-    int32_t id;
-} candidate;
+/* What is known of a token of the vocabulary. */
+typedef struct token_use {
+    uint32_t in_ring, drawn; /* how often */
+    bool listed;
+} token_use;
 
 struct mp_sampler {
     mp_sampler_params params;
     uint32_t n_vocab;
     rng rng;
-    candidate *candidates; /* [n_vocab] */
-    double *weights;       /* [n_vocab] */
-    int32_t *ring;         /* [repeat_last], the last accepted tokens; NULL without a penalty */
-    uint32_t *counts;      /* [n_vocab], how often each token is in the ring */
+    draw draw;
+    mp_logit_bias *bias; /* [params.n_bias] */
+    float *edited;       /* [n_vocab]; NULL: logits are drawn from as they come */
+
+    /* With penalties, else NULL. */
+    int32_t *ring; /* [repeat_last], the last accepted tokens */
     uint32_t ring_len, ring_next;
+    token_use *use;  /* [n_vocab] */
+    int32_t *listed; /* [n_vocab], n_listed tokens that were ever accepted or drawn */
+    uint32_t n_listed;
 };
+
+/* ---- parameters ---- */
 
 static mp_status check_range(const char *name, float value, float max, mp_error *err)
 {
@@ -41,23 +45,68 @@ static mp_status check_range(const char *name, float value, float max, mp_error 
     return status_fail(err, MP_E_INVALID, "%s = %g: must be between 0 and %g", name, (double)value, (double)max);
 }
 
-static mp_status check_params(const mp_sampler_params *params, uint32_t n_vocab, mp_error *err)
+static mp_status check_finite(const char *name, float value, mp_error *err)
 {
-    if (n_vocab == 0 || n_vocab > INT32_MAX)
-        return status_fail(err, MP_E_INVALID, "n_vocab = %u: must be between 1 and %d", n_vocab, INT32_MAX);
-    MP_TRY(check_range("temperature", params->temperature, FLT_MAX, err));
-    MP_TRY(check_range("top_p", params->top_p, 1, err));
-    MP_TRY(check_range("min_p", params->min_p, 1, err));
-    MP_TRY(check_range("repeat_penalty", params->repeat_penalty, FLT_MAX, err));
-    if (params->repeat_last > REPEAT_LAST_MAX)
-        return status_fail(err, MP_E_INVALID, "repeat_last = %u: must be at most %u", params->repeat_last,
-                           REPEAT_LAST_MAX);
+    return isfinite(value) ? MP_OK : status_fail(err, MP_E_INVALID, "%s = %g: must be finite", name, (double)value);
+}
+
+static mp_status check_bias(const mp_sampler_params *p, uint32_t n_vocab, mp_error *err)
+{
+    for (size_t i = 0; i < p->n_bias; i++) {
+        if (p->bias[i].token < 0 || (uint32_t)p->bias[i].token >= n_vocab)
+            return status_fail(err, MP_E_INVALID, "bias of token %d: ids are 0 to %u", p->bias[i].token, n_vocab - 1);
+        MP_TRY(check_finite("bias", p->bias[i].bias, err));
+    }
     return MP_OK;
 }
 
-static bool penalises(const mp_sampler_params *params)
+static mp_status check_params(const mp_sampler_params *p, uint32_t n_vocab, mp_error *err)
 {
-    return params->repeat_penalty != 0 && params->repeat_penalty != 1;
+    if (n_vocab == 0 || n_vocab > INT32_MAX)
+        return status_fail(err, MP_E_INVALID, "n_vocab = %u: must be between 1 and %d", n_vocab, INT32_MAX);
+    MP_TRY(check_range("temperature", p->temperature, FLT_MAX, err));
+    MP_TRY(check_range("top_p", p->top_p, 1, err));
+    MP_TRY(check_range("min_p", p->min_p, 1, err));
+    MP_TRY(check_range("repeat_penalty", p->repeat_penalty, FLT_MAX, err));
+    MP_TRY(check_finite("presence_penalty", p->presence_penalty, err));
+    MP_TRY(check_finite("frequency_penalty", p->frequency_penalty, err));
+    if (p->repeat_last > REPEAT_LAST_MAX)
+        return status_fail(err, MP_E_INVALID, "repeat_last = %u: must be at most %u", p->repeat_last, REPEAT_LAST_MAX);
+    return check_bias(p, n_vocab, err);
+}
+
+static bool repeats_cost(const mp_sampler_params *p)
+{
+    return p->repeat_penalty != 0 && p->repeat_penalty != 1;
+}
+
+static bool penalises(const mp_sampler_params *p)
+{
+    return repeats_cost(p) || p->presence_penalty != 0 || p->frequency_penalty != 0;
+}
+
+/* ---- lifecycle ---- */
+
+static mp_status take_memory(mp_sampler *s, mp_error *err)
+{
+    const size_t n = s->n_vocab, n_bias = s->params.n_bias, last = s->params.repeat_last;
+    MP_TRY(draw_init(&s->draw, s->n_vocab, err));
+    bool complete = true;
+    if (n_bias > 0) {
+        s->bias = calloc(n_bias, sizeof *s->bias);
+        complete = s->bias != NULL;
+    }
+    if (penalises(&s->params)) {
+        s->ring = calloc(last, sizeof *s->ring);
+        s->use = calloc(n, sizeof *s->use);
+        s->listed = calloc(n, sizeof *s->listed);
+        complete = complete && s->ring && s->use && s->listed;
+    }
+    if (n_bias > 0 || penalises(&s->params)) {
+        s->edited = calloc(n, sizeof *s->edited);
+        complete = complete && s->edited;
+    }
+    return complete ? MP_OK : status_no_memory(err, n * 4 * sizeof(uint32_t), "a sampler");
 }
 
 mp_status mp_sampler_new(const mp_sampler_params *params, uint32_t n_vocab, mp_sampler **out, mp_error *err)
@@ -70,44 +119,53 @@ mp_status mp_sampler_new(const mp_sampler_params *params, uint32_t n_vocab, mp_s
     s->n_vocab = n_vocab;
     if (s->params.repeat_last == 0) s->params.repeat_last = REPEAT_LAST_DEFAULT;
     rng_init(&s->rng, params->seed);
-    s->candidates = calloc(n_vocab, sizeof *s->candidates);
-    s->weights = calloc(n_vocab, sizeof *s->weights);
-    bool complete = s->candidates && s->weights;
-    if (penalises(params)) {
-        s->ring = calloc(s->params.repeat_last, sizeof *s->ring);
-        s->counts = calloc(n_vocab, sizeof *s->counts);
-        complete = complete && s->ring && s->counts;
-    }
-    if (!complete) {
+    const mp_status status = take_memory(s, err);
+    if (status != MP_OK) {
         mp_sampler_free(s);
-        return status_no_memory(err, n_vocab * (sizeof(candidate) + sizeof(double)), "a sampler");
+        return status;
     }
+    for (size_t i = 0; i < params->n_bias; i++) s->bias[i] = params->bias[i];
+    s->params.bias = s->bias;
     *out = s;
     return MP_OK;
 }
 
-void mp_sampler_free(mp_sampler *sampler)
+void mp_sampler_free(mp_sampler *s)
 {
-    if (!sampler) return;
-    free(sampler->candidates);
-    free(sampler->weights);
-    free(sampler->ring);
-    free(sampler->counts);
-    free(sampler);
+    if (!s) return;
+    draw_clear(&s->draw);
+    free(s->bias);
+    free(s->edited);
+    free(s->ring);
+    free(s->use);
+    free(s->listed);
+    free(s);
 }
 
-void mp_sampler_accept(mp_sampler *sampler, int32_t token)
+/* ---- history ---- */
+
+static token_use *list(mp_sampler *s, int32_t token)
 {
-    if (!sampler->ring || token < 0 || (uint32_t)token >= sampler->n_vocab) return;
-    int32_t *slot = &sampler->ring[sampler->ring_next];
-    if (sampler->ring_len == sampler->params.repeat_last)
-        sampler->counts[*slot]--;
-    else
-        sampler->ring_len++;
-    *slot = token;
-    sampler->counts[token]++;
-    sampler->ring_next = (sampler->ring_next + 1) % sampler->params.repeat_last;
+    token_use *use = &s->use[token];
+    if (!use->listed) s->listed[s->n_listed++] = token;
+    use->listed = true;
+    return use;
 }
+
+void mp_sampler_accept(mp_sampler *s, int32_t token)
+{
+    if (!s->ring || token < 0 || (uint32_t)token >= s->n_vocab) return;
+    int32_t *slot = &s->ring[s->ring_next];
+    if (s->ring_len == s->params.repeat_last)
+        s->use[*slot].in_ring--;
+    else
+        s->ring_len++;
+    *slot = token;
+    list(s, token)->in_ring++;
+    s->ring_next = (s->ring_next + 1) % s->params.repeat_last;
+}
+
+/* ---- editing a row ---- */
 
 static float clean(float logit)
 {
@@ -115,102 +173,37 @@ static float clean(float logit)
     return logit > FLT_MAX ? FLT_MAX : logit;
 }
 
-/* Fills the candidates; a penalty pulls the logit down whatever its sign. */
-static void fill(mp_sampler *s, const float *logits)
+/* The repetition penalty pulls a logit down whatever its sign. */
+static float penalised(const mp_sampler_params *p, const token_use *use, float logit)
 {
-    float penalty = s->params.repeat_penalty;
-    for (uint32_t i = 0; i < s->n_vocab; i++) {
-        float logit = clean(logits[i]);
-        if (s->counts && s->counts[i]) logit = clean(logit > 0 ? logit / penalty : logit * penalty);
-        s->candidates[i] = (candidate){logit, (int32_t)i};
+    if (repeats_cost(p) && use->in_ring > 0)
+        logit = clean(logit > 0 ? logit / p->repeat_penalty : logit * p->repeat_penalty);
+    if (use->drawn > 0) logit -= p->presence_penalty + (float)use->drawn * p->frequency_penalty;
+    return clean(logit);
+}
+
+static const float *edit(mp_sampler *s, const float *logits)
+{
+    if (!s->edited) return logits;
+    memcpy(s->edited, logits, s->n_vocab * sizeof *s->edited);
+    for (size_t i = 0; i < s->params.n_bias; i++) {
+        float *logit = &s->edited[s->bias[i].token];
+        *logit = clean(clean(*logit) + s->bias[i].bias);
     }
-}
-
-static bool ranks_before(candidate a, candidate b)
-{
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-}
-
-static candidate best(const mp_sampler *s)
-{
-    candidate top = s->candidates[0];
-    for (uint32_t i = 1; i < s->n_vocab; i++)
-        if (ranks_before(s->candidates[i], top)) top = s->candidates[i];
-    return top;
-}
-
-static void sift_down(candidate *heap, size_t n, size_t i)
-{
-    candidate moving = heap[i];
-    for (size_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && ranks_before(heap[child + 1], heap[child])) child++;
-        if (!ranks_before(heap[child], moving)) break;
-        heap[i] = heap[child];
+    for (uint32_t i = 0; i < s->n_listed; i++) {
+        const int32_t token = s->listed[i];
+        s->edited[token] = penalised(&s->params, &s->use[token], clean(s->edited[token]));
     }
-    heap[i] = moving;
+    return s->edited;
 }
 
-/* ln of the unnormalised probability against the best one; 0 where both are -inf. */
-static double relative(float logit, float max)
-{
-    return logit == max ? 0 : (double)logit - (double)max;
-}
-
-/* Moves the root of heap [n] behind the heap, which shrinks by one. */
-static void pop(candidate *heap, size_t n)
-{
-    candidate top = heap[0];
-    heap[0] = heap[n - 1];
-    heap[n - 1] = top;
-    sift_down(heap, n - 1, 0);
-}
-
-/* Moves the best candidates to the end of the array: the j-th best stands at n_vocab - 1 - j. Returns how many the
- * three cuts leave, at least 1. */
-static size_t cut(mp_sampler *s, float max)
+int32_t mp_sampler_draw(mp_sampler *s, const float *logits)
 {
     const mp_sampler_params *p = &s->params;
-    candidate *heap = s->candidates;
-    size_t n = s->n_vocab, limit = p->top_k && p->top_k < n ? p->top_k : n, popped = 0, kept = 0;
-    bool by_mass = p->top_p > 0 && p->top_p < 1;
-    double floor = p->min_p > 0 ? log((double)p->min_p) : -INFINITY, total = 0, mass = 0;
-
-    for (size_t i = n / 2; i-- > 0;) sift_down(heap, n, i);
-    if (limit < n)
-        while (popped < limit) pop(heap, n - popped++);
-    if (by_mass) /* of what top-k left, be it still a heap or popped */
-        for (size_t i = n - limit; i < n; i++) total += exp(relative(heap[i].logit, max));
-    for (; kept < limit; kept++) {
-        if (kept == popped) pop(heap, n - popped++);
-        double log_weight = relative(heap[n - 1 - kept].logit, max);
-        if (log_weight < floor || (by_mass && mass >= (double)p->top_p * total)) break;
-        mass += exp(log_weight);
-    }
-    return kept;
-}
-
-int32_t mp_sampler_draw(mp_sampler *sampler, const float *logits)
-{
-    const mp_sampler_params *p = &sampler->params;
-    fill(sampler, logits);
-    candidate top = best(sampler);
-    if (p->temperature == 0 || p->top_k == 1) return top.id;
-
-    bool cuts = p->top_k || (p->top_p > 0 && p->top_p < 1) || p->min_p > 0;
-    size_t kept = cuts ? cut(sampler, top.logit) : sampler->n_vocab;
-    const candidate *from = sampler->candidates + sampler->n_vocab - kept;
-    double total = 0;
-    for (size_t i = 0; i < kept; i++) {
-        sampler->weights[i] = exp(relative(from[i].logit, top.logit) / (double)p->temperature);
-        total += sampler->weights[i];
-    }
-    double left = rng_uniform(&sampler->rng) * total;
-    int32_t drawn = top.id;
-    for (size_t i = 0; i < kept; i++) {
-        if (sampler->weights[i] == 0) continue;
-        drawn = from[i].id;
-        left -= sampler->weights[i];
-        if (left < 0) break;
-    }
-    return drawn;
+    const float *row = edit(s, logits);
+    const draw_cuts cuts = {p->top_k, p->top_p, p->min_p, p->temperature};
+    const bool greedy = p->temperature == 0 || p->top_k == 1;
+    const int32_t token = greedy ? draw_best(&s->draw, row) : draw_random(&s->draw, row, &cuts, &s->rng);
+    if (s->use) list(s, token)->drawn++;
+    return token;
 }
