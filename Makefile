@@ -38,7 +38,7 @@ SOVERSION := $(if $(filter 0,$(word 1,$(V_PARTS))),0.$(word 2,$(V_PARTS)),$(word
 # ---- flags ----------------------------------------------------------------------------------------------------
 
 LIB_PKGS := libpcre2-8 nettle openblas lapacke
-CLI_PKGS := jansson libedit
+CLI_PKGS := jansson libcurl libedit
 # Each becomes a simple variable at its first use: pkg-config is asked once, and not at all by `make help`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(LIB_PKGS) $(CLI_PKGS)))$(PKG_CFLAGS)
 LIB_LIBS = $(eval LIB_LIBS := $(shell pkg-config --libs $(LIB_PKGS)) -lm -pthread)$(LIB_LIBS)
