@@ -22,7 +22,10 @@ enum {
     FOLDS = 10,
 };
 
-#define QUICK_NS (4 * 1000000000ull) /* no new round after this */
+/* No new round after this, once there are enough of them: where steps are short, more rounds make better medians. */
+#define SECOND_NS  1000000000ull
+#define QUICK_NS   (4 * SECOND_NS)
+#define CAREFUL_NS (15 * SECOND_NS)
 
 typedef struct bench {
     const mp_model *model;
@@ -162,16 +165,17 @@ static void shuffle(bench *b)
 
 static mp_status run_rounds(bench *b, cost_steps *out, mp_error *err)
 {
-    const size_t most = b->params->quick ? ROUNDS_MAX : COST_ROUNDS;
+    const size_t least = b->params->quick ? 1 : COST_ROUNDS;
+    const uint64_t enough_ns = b->params->quick ? QUICK_NS : CAREFUL_NS;
     size_t rounds = 0;
-    const uint64_t start = clock_now_ns();
-    b->start_ns = start;
+    b->start_ns = clock_now_ns();
     for (size_t i = 0; i < b->n; i++) b->order[i] = i;
-    for (; rounds < most && !(b->params->quick && rounds > 0 && clock_now_ns() - start > QUICK_NS); rounds++) {
+    for (; rounds < least || (rounds < ROUNDS_MAX && clock_now_ns() - b->start_ns < enough_ns); rounds++) {
+        const size_t total = (rounds < least ? least : rounds + 1) * b->n;
         shuffle(b);
         for (size_t i = 0; i < b->n; i++) {
             const size_t k = b->order[i];
-            MP_TRY(tell(b, "cost", "steps", rounds * b->n + i, (b->params->quick ? 1 : most) * b->n, err));
+            MP_TRY(tell(b, "cost", "steps", rounds * b->n + i, total, err));
             MP_TRY(run_step(b, &b->plans[k], &b->times[k * ROUNDS_MAX + rounds], err));
             if (rounds == 0) describe(b, &b->plans[k], &out->steps[k]);
         }

@@ -7,9 +7,9 @@
 #include "sched/cost.h"
 
 enum {
-    COST_STEPS = 96,       /* kinds of steps that are measured ... */
-    COST_ROUNDS = 3,       /* ... so many times each */
-    COST_STEPS_QUICK = 32, /* as often as the time allows */
+    COST_STEPS = 96, /* kinds of steps that are measured ... */
+    COST_ROUNDS = 3, /* ... at least so many times each */
+    COST_STEPS_QUICK = 32,
 };
 
 /* What one sequence does in a step. */
