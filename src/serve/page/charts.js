@@ -66,7 +66,7 @@ class Plot {
     canvas.setAttribute('aria-label', `${spec.title} over the last two minutes; the values of now stand above`);
     place.append(element('figure', 'plot', element('h3', '', spec.title), legend, element('div', 'canvas', canvas)));
     this.chart = new Chart(canvas, {type: 'line', options: options(spec), data: {datasets: spec.series.map(series => ({
-      data: [], stepped: series.stepped ? 'before' : false, borderWidth: 1.75, pointRadius: 0, spanGaps: false,
+      data: [], clip: 3, stepped: series.stepped ? 'before' : false, borderWidth: 1.75, pointRadius: 0, spanGaps: false,
       fill: series.colour === '--ladder' && !spec.logarithmic}))}});
     this.paint();
   }

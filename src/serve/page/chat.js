@@ -7,6 +7,8 @@ import {element} from './format.js';
 const $ = id => document.getElementById(id);
 const NEAR = 60; /* pixels from the end that still count as being there */
 
+const ENDS = {failed: 'The answer failed.', stopped: 'Stopped.', done: 'The answer is complete.'};
+
 const SENTENCES = {
   gone: 'The server cannot be reached. It may have stopped, or the network is down; what you wrote is kept.',
   broke: 'The connection broke off here. What had come is kept.',
@@ -109,8 +111,8 @@ export class Chat {
     this.running = null;
     this.busy(false);
     this.follow();
-    const bad = answers.filter(answer => answer.node.dataset.state === 'failed');
-    $('told').textContent = bad.length ? 'The answer failed.' : 'The answer is complete.';
+    const states = answers.map(answer => answer.node.dataset.state);
+    $('told').textContent = ENDS[['failed', 'stopped', 'done'].find(state => states.includes(state))];
   }
 
   busy(busy) {

@@ -129,6 +129,7 @@ function welcome(props) {
 }
 
 function describe(props) {
+  document.title = `${props.model} · MoE-Prism`;
   $('model').textContent = props.model;
   $('model').title = [props.architecture, `context ${count(props.n_ctx, 'token')}`, count(props.slots, 'slot'),
     `policy ${props.policy}`, `version ${props.version}`].join(', ');
