@@ -111,6 +111,8 @@ async function narrow(browser, mock) {
       await picture(page, `narrow-${width}-quality`);
       await page.click('nav [data-view=load]');
       assert.ok(await page.isVisible('.plot >> nth=3'));
+      await page.waitForFunction(() => document.querySelectorAll('.canvas canvas')[3].width > 200); /* it was hidden */
+      await page.waitForResponse(response => response.url().endsWith('/metrics'));
       assert.equal(await page.evaluate(SIDEWAYS), 0);
       await picture(page, `narrow-${width}-load`);
       await page.click('nav [data-view=chat]');
