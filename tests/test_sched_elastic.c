@@ -63,7 +63,7 @@ static void test_queue_means_floors(void **state)
     rig_close(r);
 }
 
-/* More in the slots: never a better mean point. All slots: floors. */
+/* More in the slots: never a better mean point. Nearly all slots: floors. */
 static void test_load_lowers_points(void **state)
 {
     (void)state;
@@ -74,8 +74,9 @@ static void test_load_lowers_points(void **state)
         add(r, running, 1, 100, 3);
         for (int i = 0; i < 5; i++) rig_step(r);
         assert_true(r->mean_point >= last);
-        if (running <= 4) assert_true(r->mean_point == 0);
-        if (running == 8) assert_true(r->mean_point == 3);
+        if (running <= 3) assert_true(r->mean_point == 0);
+        if (running == 5) assert_true(r->mean_point > 0 && r->mean_point < 3);
+        if (running >= 7) assert_true(fabs(r->mean_point - 3) < 1e-9);
         last = r->mean_point;
         rig_close(r);
     }
@@ -175,10 +176,10 @@ static void test_slack_buys_quality(void **state)
     for (double part = 0.1; part < 1; part += 0.2) {
         sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         rig *r = rig_open(&c);
-        double target = decodes_ns(4, 4, 100) + part * (decodes_ns(4, 0, 100) - decodes_ns(4, 4, 100));
-        for (int i = 0; i < 4; i++) rig_submit(r, with_tpot(4, target / 0.95));
+        double target = decodes_ns(3, 4, 100) + part * (decodes_ns(3, 0, 100) - decodes_ns(3, 4, 100));
+        for (int i = 0; i < 3; i++) rig_submit(r, with_tpot(4, target / 0.95));
         for (int i = 0; i < 8; i++) rig_step(r);
-        assert_int_equal(r->plan.n, 4);
+        assert_int_equal(r->plan.n, 3);
         assert_true((double)r->plan.predicted_ns <= target);
         assert_true((double)r->plan.predicted_ns >= target - (decodes_ns(1, 0, 1) - decodes_ns(1, 1, 1)));
         assert_true(r->mean_point < last);

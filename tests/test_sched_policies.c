@@ -399,7 +399,7 @@ static void test_nobody_starves(void **state)
 static void test_overload_order(void **state)
 {
     (void)state;
-    double seconds[8];
+    double seconds[SCHED_POLICY_LANES + 1] = {0};
     for (sched_policy p = 0; sched_policy_name(p); p++) {
         sched_config c = rig_config(p);
         c.queue = 400;

@@ -12,18 +12,21 @@
  *
  *     limit = min(best - pressure * (best - floor), tightest slack)
  *
- * where `best` and `floor` are its predicted times with everybody at their best and at their floors. Pressure is 0
- * while at most half of the slots are in use: an idle server answers at full. It grows with the slots in use up to 1,
- * and is 1 at once while anybody waits: then cheaper is faster, and faster is sooner. It falls slowly (a fifth a step),
- * so that a queue that comes and goes does not make points come and go. Nothing of what it depends on (slots in use,
- * requests waiting) changes within a step's time because points did, so there is no loop to ring. Slack is what targets
- * leave: the time per token of those who decode; for a prompt with a target for its first token, the time left shared
- * among the steps it needs. allocate.c makes the most of the limit. */
+ * where `best` and `floor` are its predicted times with everybody at their best and at their floors. Pressure is 0 with
+ * few of the slots in use: an idle server answers at full. It grows with the slots in use to 1 before the last is
+ * taken, and is 1 at once while anybody waits: then cheaper is faster, and faster is sooner. It falls slowly (a fifth a
+ * step), so that a queue that comes and goes does not make points come and go. What it depends on, slots in use and
+ * requests waiting, moves by whole requests, hundreds of steps each, not with the points of the last step: there is no
+ * loop to ring.
+ *
+ * Slack is what targets leave: the time per token of those who decode; for a prompt with a target for its first token,
+ * the time left shared among the steps it needs. allocate.c makes the most of the limit. */
 #include <math.h>
 
 #include "sched/allocate.h"
 
-#define LOAD_CALM     0.5  /* share of the slots in use (beyond the first) that is no pressure yet */
+#define LOAD_CALM     0.3  /* slots in use beyond the first, share of all beyond the first: no pressure up to here */
+#define LOAD_FULL     0.8  /* ... and all there is from here */
 #define PRESSURE_KEPT 0.8  /* a step */
 #define PRESSURE_NONE 0.05 /* anything less is none */
 #define TARGET_SHARE  0.95 /* of a target, may be planned with */
@@ -82,7 +85,7 @@ static double pressure(const policy_view *v)
     if (v->n_waiting)
         now = 1;
     else if (v->n_running > 1)
-        now = fmax(0, (((double)v->n_running - 1) / (slots - 1) - LOAD_CALM) / (1 - LOAD_CALM));
+        now = fmin(fmax((((double)v->n_running - 1) / (slots - 1) - LOAD_CALM) / (LOAD_FULL - LOAD_CALM), 0), 1);
     double p = fmax(now, v->memory->pressure);
     return p < PRESSURE_NONE ? 0 : p;
 }
