@@ -1,8 +1,7 @@
-/* The elastic policy: full when idle, floors under load, admission at the floors, targets, the allocation against brute
- * force, and a closed loop that settles. */
+/* The elastic policy: full when idle, floors under load, admission at the floors, targets, and a
+ * closed loop that settles. */
 #include <math.h>
 
-#include "sched/allocate.h"
 #include "sched_rig.h"
 
 static void add(rig *r, size_t n, uint32_t prompt, uint32_t reply, uint32_t floor)
@@ -141,6 +140,67 @@ static void test_hopeless_target(void **state)
     rig_close(r);
 }
 
+static sched_verdict ask(rig *r, uint64_t ttft_ns, int32_t priority, uint64_t *retry_ns)
+{
+    const sched_request q = {.id = 1000000,
+                             .arrival_ns = r->now_ns,
+                             .prompt_tokens = 64,
+                             .max_tokens = 10,
+                             .ttft_ns = ttft_ns,
+                             .priority = priority};
+    sched_verdict verdict = sched_submit(r->s, &q, r->now_ns, retry_ns);
+    if (verdict == SCHED_ACCEPTED) sched_finish(r->s, q.id, r->now_ns);
+    return verdict;
+}
+
+/* What an idle server could begin in time, and this one cannot, is refused at once. */
+static void test_refuses_what_comes_too_late(void **state)
+{
+    (void)state;
+    uint64_t retry = 0;
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+    rig *r = rig_open(&c);
+    assert_int_equal(ask(r, 100 * MS, 0, &retry), SCHED_ACCEPTED);
+    add(r, 20, 64, 40, 0);
+    r->now_ns++;
+    assert_int_equal(ask(r, 100 * MS, 0, &retry), SCHED_QUEUE_FULL);
+    assert_in_range(retry, SECOND, 10 * SECOND);
+    assert_int_equal(ask(r, 0, 0, &retry), SCHED_ACCEPTED);
+    assert_int_equal(ask(r, 20 * SECOND, 0, &retry), SCHED_ACCEPTED);
+    assert_int_equal(ask(r, 1, 0, &retry), SCHED_ACCEPTED);         /* nobody could */
+    assert_int_equal(ask(r, 100 * MS, -1, &retry), SCHED_ACCEPTED); /* ahead of all, into a free slot */
+    for (int i = 0; i < 8; i++) rig_step(r);
+    assert_int_equal(ask(r, 100 * MS, -1, &retry), SCHED_QUEUE_FULL); /* no slot */
+    rig_drain(r);
+    assert_int_equal(ask(r, 100 * MS, 0, &retry), SCHED_ACCEPTED);
+    rig_close(r);
+}
+
+/* More than can be done, with deadlines: nearly all of those let in are in time, and the slots are full most of the
+ * time. */
+static void test_deadlines_under_overload(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+    c.ttft_ns = 2 * SECOND;
+    rig *r = rig_open(&c);
+    size_t served = 0, in_time = 0, busy = 0;
+    for (size_t step = 0; step < 3000; step++) {
+        if (step % 3 == 0) rig_simple(r, 64, 40, (uint32_t)(step % 4));
+        rig_step(r);
+        busy += sched_get_counts(r->s).running == 8;
+    }
+    rig_drain(r);
+    for (size_t i = 0; i < r->n; i++) {
+        served += r->requests[i].accepted;
+        in_time += r->requests[i].accepted && r->requests[i].first_ns <= r->requests[i].request.arrival_ns + c.ttft_ns;
+    }
+    assert_true(served < r->n * 9 / 10);
+    assert_true(in_time >= served * 9 / 10);
+    assert_true(busy >= 2250);
+    rig_close(r);
+}
+
 /* Small ones pass one that lacks pages, until it has waited long enough; then nobody does. */
 static void test_big_request_ages(void **state)
 {
@@ -226,98 +286,6 @@ static void test_prompt_is_not_starved(void **state)
     assert_true(r->requests[other].finished_ns > r->requests[other].request.arrival_ns + SECOND);
     assert_true(r->requests[other].finished_ns < r->requests[other].request.arrival_ns + 2 * SECOND);
     rig_close(r);
-}
-
-/* ---- the allocation ---- */
-
-typedef struct tiny {
-    task tasks[4], *list[4];
-    sched_item items[4];
-    cost_item costs[4];
-    double scratch[2 * 4 * RIG_POINTS];
-    policy_step step;
-    sched_config config;
-    policy_view view;
-} tiny;
-
-static void tiny_random(tiny *t, rng *g)
-{
-    *t = (tiny){.config = rig_config(SCHED_POLICY_ELASTIC)};
-    t->step = (policy_step){.tasks = t->list, .items = t->items, .costs = t->costs, .n = 1 + rng_below(g, 4)};
-    for (size_t i = 0; i < t->step.n; i++) {
-        t->list[i] = &t->tasks[i];
-        t->tasks[i].request.floor = (uint32_t)rng_below(g, RIG_POINTS);
-        t->tasks[i].request.best = (uint32_t)rng_below(g, t->tasks[i].request.floor + 1);
-        t->costs[i] =
-            (cost_item){.n_tokens = rng_below(g, 3) ? 1 : 1 + (uint32_t)rng_below(g, 30), .context = 50, .logits = 1};
-    }
-    t->view = (policy_view){.config = &t->config, .cost = &t->config.cost, .scratch = t->scratch};
-}
-
-static void tiny_set(tiny *t, bool floors)
-{
-    for (size_t i = 0; i < t->step.n; i++)
-        policy_set_point(&t->view, &t->step, i, floors ? t->tasks[i].request.floor : t->tasks[i].request.best);
-}
-
-static double tiny_loss(const tiny *t)
-{
-    double loss = 0;
-    for (size_t i = 0; i < t->step.n; i++) loss += t->costs[i].n_tokens * rig_points[t->items[i].point].loss;
-    return loss;
-}
-
-/* All combinations, by counting. */
-static double tiny_brute(tiny *t, double limit)
-{
-    double least = INFINITY;
-    tiny_set(t, false);
-    for (;;) {
-        if (policy_step_ns(&t->view, &t->step) <= limit) least = fmin(least, tiny_loss(t));
-        size_t i = 0;
-        for (; i < t->step.n; i++) {
-            uint32_t next = t->items[i].point + 1;
-            bool wraps = next > t->tasks[i].request.floor;
-            policy_set_point(&t->view, &t->step, i, wraps ? t->tasks[i].request.best : next);
-            if (!wraps) break;
-        }
-        if (i == t->step.n) return least;
-    }
-}
-
-/* Always within the limit; mostly the optimum; far from it never by more than one item's step. */
-static void test_allocation(void **state)
-{
-    (void)state;
-    rng g;
-    rng_init(&g, 3);
-    size_t optimal = 0;
-    const size_t rounds = 2000;
-    double excess = 0, total = 0;
-    for (size_t round = 0; round < rounds; round++) {
-        tiny t;
-        tiny_random(&t, &g);
-        tiny_set(&t, true);
-        double floor_ns = policy_step_ns(&t.view, &t.step);
-        tiny_set(&t, false);
-        double best_ns = policy_step_ns(&t.view, &t.step), limit = floor_ns + rng_uniform(&g) * (best_ns - floor_ns);
-        double least = tiny_brute(&t, limit);
-        tiny_set(&t, true);
-        double floors = tiny_loss(&t);
-        allocate_points(&t.view, &t.step, limit);
-        assert_true(policy_step_ns(&t.view, &t.step) <= limit * (1 + 1e-12));
-        for (size_t i = 0; i < t.step.n; i++)
-            assert_in_range(t.items[i].point, t.tasks[i].request.best, t.tasks[i].request.floor);
-        double loss = tiny_loss(&t);
-        assert_true(loss >= least - 1e-12 && loss <= floors + 1e-12);
-        optimal += loss <= least + 1e-12;
-        excess += loss - least;
-        total += least;
-    }
-    print_message("allocation: optimal in %zu of %zu, loss %.2f %% over the optimum's\n", optimal, rounds,
-                  100 * excess / total);
-    assert_true(optimal >= rounds * 7 / 10);
-    assert_true(excess <= 0.05 * total);
 }
 
 /* ---- stability ---- */
@@ -419,14 +387,23 @@ static void test_overload_beats_fifo(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_idle_is_full),          cmocka_unit_test(test_best_is_kept_when_idle),
-        cmocka_unit_test(test_queue_means_floors),    cmocka_unit_test(test_load_lowers_points),
-        cmocka_unit_test(test_admission_at_floors),   cmocka_unit_test(test_admission_protects_others),
-        cmocka_unit_test(test_hopeless_target),       cmocka_unit_test(test_big_request_ages),
-        cmocka_unit_test(test_slack_buys_quality),    cmocka_unit_test(test_prompt_keeps_decodes_in_time),
-        cmocka_unit_test(test_prompt_is_not_starved), cmocka_unit_test(test_allocation),
-        cmocka_unit_test(test_step_load_settles),     cmocka_unit_test(test_step_load_settles_with_target),
-        cmocka_unit_test(test_full_floors_are_fifo),  cmocka_unit_test(test_overload_beats_fifo),
+        cmocka_unit_test(test_idle_is_full),
+        cmocka_unit_test(test_best_is_kept_when_idle),
+        cmocka_unit_test(test_queue_means_floors),
+        cmocka_unit_test(test_load_lowers_points),
+        cmocka_unit_test(test_admission_at_floors),
+        cmocka_unit_test(test_admission_protects_others),
+        cmocka_unit_test(test_hopeless_target),
+        cmocka_unit_test(test_refuses_what_comes_too_late),
+        cmocka_unit_test(test_deadlines_under_overload),
+        cmocka_unit_test(test_big_request_ages),
+        cmocka_unit_test(test_slack_buys_quality),
+        cmocka_unit_test(test_prompt_keeps_decodes_in_time),
+        cmocka_unit_test(test_prompt_is_not_starved),
+        cmocka_unit_test(test_step_load_settles),
+        cmocka_unit_test(test_step_load_settles_with_target),
+        cmocka_unit_test(test_full_floors_are_fifo),
+        cmocka_unit_test(test_overload_beats_fifo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

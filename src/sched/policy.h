@@ -41,7 +41,8 @@ typedef struct policy_view {
     task *const *running; /* [n_running] by turn */
     size_t n_running;
     uint32_t free_slots, free_pages;
-    double *scratch; /* [2 * slots * n_points] */
+    double reply_share; /* of max_tokens that replies use, on average */
+    double *scratch;    /* [2 * slots * n_points] */
 } policy_view;
 
 typedef struct policy_pick {
@@ -59,6 +60,9 @@ typedef struct policy_step {
 
 typedef struct policy {
     const char *name;
+    /* By how many ns a request that comes now would miss its target for the first token; 0: it is welcome. NULL: all
+     * are. */
+    uint64_t (*late_ns)(const policy_view *v, const task *t);
     /* Fills picks[free_slots], within free_pages; returns their number. */
     size_t (*admit)(const policy_view *v, policy_pick *picks);
     /* Somebody waits, nobody runs and admit() picked nobody: when to ask again. NULL: it always picks somebody then. */

@@ -8,6 +8,11 @@
  * after it. A target that the request would miss all alone binds nobody. One that lacks pages lets smaller ones pass
  * for a while (max_wait_ns), then nobody.
  *
+ * A target for the first token is judged when a request comes, for once it waits nothing that the scheduler could do
+ * would make it sooner: the prompts before it have to run, and if there is no free slot, replies have to end. What
+ * would come too late although an idle server could have made it is refused at once, so that the client may go
+ * elsewhere or come back, and the time goes to those that can still be served as promised.
+ *
  * Spare time buys quality. A step may take
  *
  *     limit = min(best - pressure * (best - floor), tightest slack)
@@ -48,6 +53,58 @@ static promise promise_with(const policy_view *v, const promise *before, const t
     if (target > 0 && cost_predict_ns(v->cost, alone.features) <= target)
         all.tightest_ns = fmin(all.tightest_ns, target);
     return all;
+}
+
+/* Of all prompts up to t's turn and its own, if they run one after the other. */
+static double prompts_ns(const policy_view *v, const task *t, size_t *ahead)
+{
+    double features[COST_FEATURES] = {0}, steps;
+    const sched_point *points = v->config->points;
+    for (size_t i = 0; i < v->n_running; i++) {
+        const task *r = v->running[i];
+        const cost_item rest = {.n_tokens = r->request.prompt_tokens - r->done,
+                                .context = r->done,
+                                .share = points[r->request.floor].share};
+        cost_add(&v->cost->shape, &rest, features);
+    }
+    for (*ahead = 0; *ahead < v->n_waiting && v->waiting[*ahead]->turn <= t->turn; ++*ahead) {
+        const sched_request *r = &v->waiting[*ahead]->request;
+        cost_add(&v->cost->shape, &(cost_item){.n_tokens = r->prompt_tokens, .share = points[r->floor].share},
+                 features);
+    }
+    const cost_item own = {.n_tokens = t->request.prompt_tokens, .logits = 1, .share = points[t->request.floor].share};
+    cost_add(&v->cost->shape, &own, features);
+    steps = ceil(features[COST_TOKENS] / v->config->step_tokens);
+    features[COST_STEP] = steps;
+    features[COST_TOUCHED] *= steps;
+    return cost_predict_ns(v->cost, features);
+}
+
+/* Until a slot is left for somebody with `ahead` before it, all decoding at their floors. */
+static double slot_ns(const policy_view *v, size_t ahead)
+{
+    double features[COST_FEATURES] = {[COST_STEP] = 1}, steps = 0;
+    if (ahead < v->free_slots || v->n_running == 0) return 0;
+    for (size_t i = 0; i < v->n_running; i++) {
+        const task *r = v->running[i];
+        cost_item cost = task_decode_cost(r, v->config->points, r->request.floor);
+        cost_add(&v->cost->shape, &cost, features);
+        steps += v->reply_share * r->request.max_tokens / (double)v->n_running;
+    }
+    double departures = (double)(ahead + 1 - v->free_slots);
+    return departures * steps / (double)v->n_running * cost_predict_ns(v->cost, features);
+}
+
+static uint64_t elastic_late_ns(const policy_view *v, const task *t)
+{
+    if (t->request.ttft_ns == 0) return 0;
+    policy_view nobody = {.config = v->config, .cost = v->cost};
+    size_t ahead;
+    double target = (double)t->request.ttft_ns;
+    if (prompts_ns(&nobody, t, &ahead) > target) return 0;
+    double first = (double)(v->now_ns - t->request.arrival_ns) + prompts_ns(v, t, &ahead);
+    first += slot_ns(v, ahead);
+    return first > target ? (uint64_t)ceil(first - target) : 0;
 }
 
 static bool is_young(const policy_view *v, const task *t)
@@ -143,6 +200,7 @@ static void elastic_improve(const policy_view *v, policy_step *step)
 
 const policy policy_elastic = {
     .name = "elastic",
+    .late_ns = elastic_late_ns,
     .admit = elastic_admit,
     .points = elastic_points,
     .improve = elastic_improve,

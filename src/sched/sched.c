@@ -158,6 +158,22 @@ static bool find(task *const *list, size_t n, uint64_t id, size_t *at)
     return false;
 }
 
+static policy_view look(const sched *s, uint64_t now_ns)
+{
+    return (policy_view){.config = &s->config,
+                         .cost = &s->config.cost,
+                         .memory = &s->memory,
+                         .now_ns = now_ns,
+                         .waiting = s->waiting,
+                         .n_waiting = s->n_waiting,
+                         .running = s->running,
+                         .n_running = s->n_running,
+                         .free_slots = s->config.slots - (uint32_t)s->n_running,
+                         .free_pages = s->config.kv_pages - s->pages_reserved,
+                         .reply_share = s->reply_share,
+                         .scratch = s->scratch};
+}
+
 /* ---- submit, finish ---- */
 
 uint32_t sched_pages(const sched *s, uint32_t prompt_tokens, uint32_t max_tokens)
@@ -196,24 +212,35 @@ static sched_request sanitised(const sched *s, const sched_request *request)
     return r;
 }
 
+static int64_t turn_of(const sched_request *r)
+{
+    int64_t priority = r->priority;
+    if (priority > PRIORITY_MAX) priority = PRIORITY_MAX;
+    if (priority < -PRIORITY_MAX) priority = -PRIORITY_MAX;
+    return (int64_t)r->arrival_ns + priority * PRIORITY_NS;
+}
+
 sched_verdict sched_submit(sched *s, const sched_request *request, uint64_t now_ns, uint64_t *retry_ns)
 {
-    (void)now_ns;
-    sched_request r = sanitised(s, request);
-    uint32_t pages = sched_pages(s, r.prompt_tokens, r.max_tokens);
-    if (pages > s->config.kv_pages) return SCHED_NEVER_FITS;
+    task t = {.request = sanitised(s, request)};
+    t.turn = turn_of(&t.request);
+    t.pages = sched_pages(s, t.request.prompt_tokens, t.request.max_tokens);
+    if (t.pages > s->config.kv_pages) return SCHED_NEVER_FITS;
     /* Those that will start in the next step do not wait. */
     size_t free_slots = s->config.slots - s->n_running;
     if (s->n_waiting >= s->config.queue + free_slots) {
         *retry_ns = until_slot_ns(s);
         return SCHED_QUEUE_FULL;
     }
-    int64_t priority = r.priority;
-    if (priority > PRIORITY_MAX) priority = PRIORITY_MAX;
-    if (priority < -PRIORITY_MAX) priority = -PRIORITY_MAX;
-    task *t = s->unused[--s->n_unused];
-    *t = (task){.request = r, .turn = (int64_t)r.arrival_ns + priority * PRIORITY_NS, .pages = pages};
-    insert_by_turn(s->waiting, &s->n_waiting, t);
+    policy_view v = look(s, now_ns);
+    uint64_t late_ns = s->policy->late_ns ? s->policy->late_ns(&v, &t) : 0;
+    if (late_ns) {
+        *retry_ns = late_ns;
+        return SCHED_QUEUE_FULL;
+    }
+    task *own = s->unused[--s->n_unused];
+    *own = t;
+    insert_by_turn(s->waiting, &s->n_waiting, own);
     return SCHED_ACCEPTED;
 }
 
@@ -239,21 +266,6 @@ void sched_finish(sched *s, uint64_t id, uint64_t now_ns)
 }
 
 /* ---- the next step ---- */
-
-static policy_view look(const sched *s, uint64_t now_ns)
-{
-    return (policy_view){.config = &s->config,
-                         .cost = &s->config.cost,
-                         .memory = &s->memory,
-                         .now_ns = now_ns,
-                         .waiting = s->waiting,
-                         .n_waiting = s->n_waiting,
-                         .running = s->running,
-                         .n_running = s->n_running,
-                         .free_slots = s->config.slots - (uint32_t)s->n_running,
-                         .free_pages = s->config.kv_pages - s->pages_reserved,
-                         .scratch = s->scratch};
-}
 
 static void start(sched *s, size_t at, uint32_t point, uint64_t now_ns)
 {

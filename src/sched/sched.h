@@ -62,7 +62,8 @@ typedef struct sched_request {
 
 typedef enum sched_verdict {
     SCHED_ACCEPTED,
-    SCHED_QUEUE_FULL, /* *retry_ns: how long until it is worth trying again */
+    SCHED_QUEUE_FULL, /* or, elastic, its first token would come too late. *retry_ns: how long until it is worth trying
+                         again */
     SCHED_NEVER_FITS, /* more pages than there are */
 } sched_verdict;
 
