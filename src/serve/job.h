@@ -2,8 +2,9 @@
  *
  * The API thread fills a job_params, submits it (loop.h) and gets a job. The loop thread appends text to it; `wake` is
  * called from there, without a lock held, when there is something new. Whoever submitted calls job_take() whenever it
- * likes and job_release() once: a job that still runs is then cancelled and its slot is free within a step. What a slow
- * reader does not take stays in the job, bounded by its max_tokens: nothing ever waits for a reader. */
+ * likes and job_release() once: a job that still runs is then cancelled and its slot is free within a step; a wake that
+ * was under way may still come. What a slow reader does not take stays in the job, bounded by its max_tokens: nothing
+ * ever waits for a reader. */
 #ifndef SERVE_JOB_H
 #define SERVE_JOB_H
 
@@ -14,9 +15,9 @@ enum { JOB_TOP_LOGPROBS_MAX = 20 };
 typedef struct job_params {
     int32_t *prompt; /* [n_prompt], owned; >= 1 token */
     size_t n_prompt;
-    uint32_t max_tokens; /* >= 1, with the prompt within the context */
-    mp_sampler_params sampling;
-    char **stop; /* [n_stop], owned; the text ends before the first of them */
+    uint32_t max_tokens;        /* >= 1, with the prompt within the context */
+    mp_sampler_params sampling; /* the bias is borrowed until it is submitted */
+    char **stop;                /* [n_stop], owned; the text ends before the first of them */
     size_t n_stop;
     bool ignore_eos;
     bool logprobs;

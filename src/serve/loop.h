@@ -36,7 +36,8 @@ mp_status loop_open(const loop_params *params, loop **out, mp_error *err);
 void loop_stop(loop *l, uint64_t grace_ns);
 /* Cancels what runs, from any thread, also while loop_stop() waits. */
 void loop_abort(loop *l);
-void loop_close(loop *l); /* NULL is fine */
+/* Cancels what runs; every job was released. NULL is fine. */
+void loop_close(loop *l);
 
 /* Takes over the contents of `params` whatever the verdict. Any thread. */
 loop_verdict loop_submit(loop *l, job_params *params, job **out, uint64_t *retry_ns, mp_error *err);

@@ -33,6 +33,7 @@ void metrics_end_to_end(metrics *m, uint64_t ns);
 /* Tokens that ran at a point: their summed compute share and summed log perplexity increase, delivered and promised. */
 void metrics_tokens(metrics *m, uint32_t point, uint64_t n, bool prompt, double share_sum, double loss_sum,
                     double floor_loss_sum);
+void metrics_drawn(metrics *m, uint64_t n); /* tokens of replies */
 void metrics_prefix(metrics *m, uint64_t asked_tokens, uint64_t hit_tokens);
 void metrics_step(metrics *m, uint64_t predicted_ns, uint64_t took_ns, uint64_t overhead_ns);
 void metrics_layers(metrics *m, const uint64_t *run, const uint64_t *full, uint32_t n); /* sub-experts, cumulative */

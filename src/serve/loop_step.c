@@ -1,0 +1,220 @@
+/* A step: the plan's items become a batch, the engine runs it, every item that ends its prompt or decodes draws a
+ * token. Nothing here is seen by other threads but through the jobs' own locks. */
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "serve/loop_impl.h"
+
+enum { TOKEN_BYTES_MAX = 1024 };
+
+static uint32_t pages_of(uint32_t tokens)
+{
+    return tokens / MP_KV_PAGE + (tokens % MP_KV_PAGE != 0);
+}
+
+/* ---- slots and the prefix cache ---- */
+
+static void widen(prefix_range *r, bool first, uint32_t point)
+{
+    if (first || point < r->best) r->best = point;
+    if (first || point > r->floor) r->floor = point;
+}
+
+static void note_point(job *j, uint32_t point)
+{
+    prefix_range all = {j->used.point_min, j->used.point_max};
+    widen(&all, j->n_run == 0, point);
+    j->used.point_min = all.best;
+    j->used.point_max = all.floor;
+}
+
+/* Begins with the pages that are known; the last token of the prompt always runs. */
+static void start_from_cache(loop *l, size_t item, job *j)
+{
+    const uint32_t most = (j->n_tokens - 1) / MP_KV_PAGE, slot = l->plan.items[item].slot;
+    const prefix_range accepted = {j->params.best, j->params.floor};
+    const uint32_t n = prefix_find(l->prefix, j->tokens, most, accepted, l->pages, j->page_ran);
+    const bool starts = n > 0 && mp_engine_seq_start(l->engine, slot, l->pages, n, NULL) == MP_OK;
+    const uint32_t cached = starts ? n * MP_KV_PAGE : 0;
+    metrics_prefix(l->p.metrics, j->n_tokens, cached);
+    if (!starts) return;
+    for (uint32_t i = 0; i < n; i++) {
+        note_point(j, j->page_ran[i].best);
+        j->n_run += MP_KV_PAGE;
+        note_point(j, j->page_ran[i].floor);
+    }
+    j->used.cached_tokens = cached;
+    sched_cached(l->sched, &l->plan, item, cached);
+}
+
+void loop_start_slot(loop *l, size_t item, job *j, uint64_t now_ns)
+{
+    l->running[l->plan.items[item].slot] = j;
+    j->slot = l->plan.items[item].slot;
+    j->used.queue_ns = now_ns - j->arrival_ns;
+    metrics_queue(l->p.metrics, j->used.queue_ns);
+    if (l->prefix) start_from_cache(l, item, j);
+}
+
+/* Lets later requests begin with the whole pages that ran. */
+static void enter_pages(loop *l, const job *j)
+{
+    const uint32_t n = j->n_run / MP_KV_PAGE;
+    for (uint32_t i = 0; i < n; i++) l->pages[i] = mp_engine_seq_page(l->engine, j->slot, i);
+    prefix_enter(l->prefix, j->tokens, n, l->pages, j->page_ran, l->taken);
+    for (uint32_t i = 0; i < n; i++)
+        if (l->taken[i]) mp_engine_page_hold(l->engine, l->pages[i]);
+}
+
+void loop_clear_slot(loop *l, job *j)
+{
+    if (l->prefix && j->ends != JOB_FAILED) enter_pages(l, j);
+    mp_engine_seq_truncate(l->engine, j->slot, 0);
+    l->running[j->slot] = NULL;
+}
+
+/* The scheduler has reserved pages for all that runs, so once the cache has given up its own there is room. */
+static void make_room(loop *l)
+{
+    uint32_t need = 0, n_free, page;
+    for (size_t i = 0; i < l->plan.n; i++) {
+        const job *j = l->running[l->plan.items[i].slot];
+        need += pages_of(j->n_run + l->plan.items[i].n_tokens) - pages_of(j->n_run);
+    }
+    while (mp_engine_kv_pages(l->engine, &n_free), n_free < need && l->prefix && prefix_evict(l->prefix, &page))
+        mp_engine_page_release(l->engine, page);
+}
+
+/* ---- tokens that ran ---- */
+
+/* Item `it` was the batch from `at` on. */
+static void account(loop *l, job *j, const sched_item *it, size_t at)
+{
+    const double loss = l->loss[it->point];
+    double share = 0;
+    for (uint32_t k = 0; k < it->n_tokens; k++, j->n_run++) {
+        note_point(j, it->point);
+        widen(&j->page_ran[j->n_run / MP_KV_PAGE], j->n_run % MP_KV_PAGE == 0, it->point);
+        share += mp_engine_compute_share(l->engine, at + k);
+    }
+    const double n = it->n_tokens;
+    j->n_counted += it->n_tokens;
+    j->share_sum += share;
+    j->gate_sum += n * mp_model_point(l->p.model, it->point)->gate_share;
+    j->loss_sum += n * loss;
+    j->used.compute_share = j->share_sum / j->n_counted;
+    j->used.experts_mean = j->used.compute_share * l->info->n_experts_used;
+    j->used.gate_share = j->gate_sum / j->n_counted;
+    j->used.ppl_increase = expm1(j->loss_sum / j->n_counted);
+    metrics_tokens(l->p.metrics, it->point, it->n_tokens, it->prompt, share, n * loss, n * l->loss[j->params.floor]);
+}
+
+static void note_times(loop *l, job *j, uint64_t now_ns)
+{
+    if (j->first_ns == 0) {
+        j->first_ns = now_ns;
+        j->used.ttft_ns = now_ns - j->arrival_ns;
+        metrics_ttft(l->p.metrics, j->used.ttft_ns);
+    } else {
+        metrics_inter_token(l->p.metrics, now_ns - j->last_ns);
+        j->used.tpot_ns = (now_ns - j->first_ns) / (j->used.completion_tokens - 1);
+    }
+    j->last_ns = now_ns;
+}
+
+static void find_logprobs(const loop *l, const job *j, const float *logits, int32_t token, job_token *out)
+{
+    int32_t top[JOB_TOP_LOGPROBS_MAX];
+    float values[JOB_TOP_LOGPROBS_MAX];
+    const uint32_t k = j->params.top_logprobs < JOB_TOP_LOGPROBS_MAX ? j->params.top_logprobs : JOB_TOP_LOGPROBS_MAX;
+    out->drawn = (job_logprob){token, mp_logprobs(logits, l->info->n_vocab, token, k, top, values)};
+    out->n_top = 0;
+    for (; out->n_top < k && top[out->n_top] >= 0; out->n_top++)
+        out->top[out->n_top] = (job_logprob){top[out->n_top], values[out->n_top]};
+}
+
+/* Draws the next token; j->ends where it is the last. */
+static void draw(loop *l, job *j, const float *logits, uint64_t now_ns)
+{
+    const int32_t token = mp_sampler_draw(j->sampler, logits);
+    mp_sampler_accept(j->sampler, token);
+    j->tokens[j->n_tokens++] = token;
+    j->used.completion_tokens++;
+    note_times(l, j, now_ns);
+    j->news = true;
+    if (!j->params.ignore_eos && mp_token_ends_text(l->p.model, token)) {
+        j->ends = JOB_STOP;
+        return;
+    }
+    char bytes[TOKEN_BYTES_MAX];
+    job_token logprobs;
+    bool stopped;
+    const size_t n = mp_token_bytes(l->p.model, token, false, bytes, sizeof bytes);
+    if (j->params.logprobs) find_logprobs(l, j, logits, token, &logprobs);
+    if (job_append(j, bytes, n < sizeof bytes ? n : sizeof bytes, j->params.logprobs ? &logprobs : NULL, &stopped,
+                   &j->failure) != MP_OK)
+        j->ends = JOB_FAILED;
+    else if (stopped)
+        j->ends = JOB_STOP;
+    else if (j->used.completion_tokens == j->params.max_tokens)
+        j->ends = JOB_LENGTH;
+}
+
+/* ---- the step ---- */
+
+static size_t fill_batch(loop *l)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->plan.n; i++) {
+        const sched_item *it = &l->plan.items[i];
+        const job *j = l->running[it->slot];
+        for (uint32_t k = 0; k < it->n_tokens; k++)
+            l->batch[n++] = (mp_batch_token){.token = j->tokens[j->n_run + k],
+                                             .seq = it->slot,
+                                             .pos = j->n_run + k,
+                                             .point = it->point,
+                                             .logits = it->samples && k + 1 == it->n_tokens};
+    }
+    return n;
+}
+
+static void fail_all(loop *l, const mp_error *err)
+{
+    for (size_t i = 0; i < l->plan.n; i++) {
+        job *j = l->running[l->plan.items[i].slot];
+        j->ends = JOB_FAILED;
+        j->failure = *err;
+    }
+    l->plan.n = 0; /* it did not run */
+}
+
+void loop_run(loop *l)
+{
+    mp_error err;
+    make_room(l);
+    const size_t n = fill_batch(l);
+    const uint64_t start = clock_now_ns(), overhead = start - l->since_ns;
+    if (mp_engine_step(l->engine, l->batch, n, &err) != MP_OK) {
+        fail_all(l, &err);
+        return;
+    }
+    const uint64_t end = clock_now_ns();
+    l->since_ns = end;
+    l->took_ns = end - start;
+    metrics_step(l->p.metrics, l->plan.predicted_ns, l->took_ns, overhead);
+    size_t at = 0, drawn = 0;
+    for (size_t i = 0; i < l->plan.n; i++) {
+        const sched_item *it = &l->plan.items[i];
+        job *j = l->running[it->slot];
+        account(l, j, it, at);
+        at += it->n_tokens;
+        if (it->samples) {
+            if (it->prompt && l->prefix) enter_pages(l, j);
+            draw(l, j, mp_engine_logits(l->engine, at - 1), end);
+            drawn++;
+        }
+        job_show_usage(j);
+    }
+    metrics_drawn(l->p.metrics, drawn);
+}
