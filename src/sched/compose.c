@@ -4,12 +4,11 @@
  * their turn, so one prompt is done before the next one begins and the first token of each comes as early as it can.
  *
  * A chunk makes the step longer, and everybody who decodes waits for it. Where those have targets, the chunk is the
- * longest that keeps every one of them in time: a stream whose first token came at t0 owes its next one, after r
- * tokens, by t0 + r * target, so time that it gained earlier may be spent on somebody's prompt now. Two bounds keep
- * that from starving a prompt: a target that the decodes alone cannot hold is out of reach and does not count, and a
- * prompt that has held its slot for longer than its patience runs unhindered. A shorter chunk is not always cheaper by
- * much (it reads most of the experts' weights all the same), so nothing shorter than CHUNK_MIN runs unless the prompt
- * ends there. */
+ * longest that lets every one of them keep its target in the mean: time that a stream gained earlier, or will gain as
+ * it goes on, may be spent on somebody's prompt now (policy_spare_ns). Two bounds keep that from starving a prompt: a
+ * target that the decodes alone cannot hold is out of reach and does not count, and a prompt that has held its slot for
+ * longer than its patience runs unhindered. A shorter chunk is not always cheaper by much (it reads most of the
+ * experts' weights all the same), so nothing shorter than CHUNK_MIN runs unless the prompt ends there. */
 #include "sched/compose.h"
 
 #include <math.h>
@@ -38,9 +37,8 @@ static double time_left_ns(const policy_view *v, const policy_step *decodes, dou
     double left = INFINITY;
     for (size_t i = 0; i < decodes->n; i++) {
         const task *t = decodes->tasks[i];
-        double target = (double)t->request.tpot_ns;
-        if (target <= 0 || decodes_ns > target) continue;
-        left = fmin(left, (double)t->first_ns + target * t->replied - (double)v->now_ns);
+        bool reachable = t->request.tpot_ns && decodes_ns <= (double)t->request.tpot_ns;
+        if (reachable) left = fmin(left, decodes_ns + policy_spare_ns(v, t, decodes_ns));
     }
     return left;
 }

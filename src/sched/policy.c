@@ -7,6 +7,19 @@ cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t po
         .n_tokens = 1, .context = t->request.prompt_tokens + drawn - 1, .logits = 1, .share = points[point].share};
 }
 
+double policy_tokens_left(const policy_view *v, const task *t)
+{
+    double expected = v->reply_share * t->request.max_tokens - t->replied;
+    return expected > 2 ? expected / 2 : 1;
+}
+
+double policy_spare_ns(const policy_view *v, const task *t, double decode_ns)
+{
+    double left = policy_tokens_left(v, t), target = (double)t->request.tpot_ns;
+    double due = (double)t->first_ns + target * (t->replied - 1 + left);
+    return due - (double)v->now_ns - decode_ns * left;
+}
+
 void policy_set_point(const policy_view *v, policy_step *step, size_t item, uint32_t point)
 {
     step->items[item].point = point;

@@ -90,6 +90,11 @@ static inline bool task_is_over(const task *t)
 
 /* The next token of its reply, as if the prompt had run. */
 cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t point);
+/* For one that decodes and has a target: the time that it can lose now and still keep its target in the mean, if from
+ * here on it gets a token every `decode_ns`. Counts on half of the reply that is expected to follow. */
+double policy_spare_ns(const policy_view *v, const task *t, double decode_ns);
+/* Tokens counted on above, at least 1. */
+double policy_tokens_left(const policy_view *v, const task *t);
 void policy_set_point(const policy_view *v, policy_step *step, size_t item, uint32_t point);
 /* In order, until a slot or a page is lacking: nobody passes anybody. */
 size_t policy_take_in_order(const policy_view *v, policy_pick *picks);

@@ -4,9 +4,10 @@
  * grouping: requests start in turn, as with fifo, and the only question is how much better than its floor each may run.
  *
  * Admission is judged at the floors. A request starts if, with everybody at the floor, the step still holds the time
- * per token that running requests and itself were promised; else it waits until others are done, and so does everybody
- * after it. A target that the request would miss all alone binds nobody. One that lacks pages lets smaller ones pass
- * for a while (max_wait_ns), then nobody.
+ * per token that running requests and itself were promised, and whoever decodes can spare the time that its prompt
+ * takes and keep its promise in the mean; else it waits until others are done, and so does everybody after it. A target
+ * that the request would miss all alone binds nobody. One that lacks pages lets smaller ones pass for a while
+ * (max_wait_ns), then nobody.
  *
  * A target for the first token is judged when a request comes, for once it waits nothing that the scheduler could do
  * would make it sooner: the prompts before it have to run, and if there is no free slot, replies have to end. What
@@ -24,8 +25,9 @@
  * requests waiting, moves by whole requests, hundreds of steps each, not with the points of the last step: there is no
  * loop to ring.
  *
- * Slack is what targets leave: the time per token of those who decode; for a prompt with a target for its first token,
- * the time left shared among the steps it needs. allocate.c makes the most of the limit. */
+ * Slack is what targets leave: the time per token of those who decode, less while they catch up after a prompt; for a
+ * prompt with a target for its first token, the time left shared among the steps it needs. allocate.c makes the most of
+ * the limit. */
 #include <math.h>
 
 #include "sched/allocate.h"
@@ -41,7 +43,19 @@
 typedef struct promise {
     double features[COST_FEATURES]; /* one token each, at the floors */
     double tightest_ns;             /* time per token, INFINITY: none */
+    double prompts_ns;              /* of what has to run before all of them decode */
 } promise;
+
+/* Of what is left of its prompt, at the floor, beside what the step costs anyway. */
+static double prompt_ns(const policy_view *v, const task *t)
+{
+    double features[COST_FEATURES] = {0};
+    const cost_item rest = {.n_tokens = t->request.prompt_tokens - t->done,
+                            .context = t->done,
+                            .share = v->config->points[t->request.floor].share};
+    cost_add(&v->cost->shape, &rest, features);
+    return cost_predict_ns(v->cost, features);
+}
 
 static promise promise_with(const policy_view *v, const promise *before, const task *t)
 {
@@ -52,59 +66,21 @@ static promise promise_with(const policy_view *v, const promise *before, const t
     cost_add(&v->cost->shape, &cost, alone.features);
     if (target > 0 && cost_predict_ns(v->cost, alone.features) <= target)
         all.tightest_ns = fmin(all.tightest_ns, target);
+    all.prompts_ns += prompt_ns(v, t);
     return all;
 }
 
-/* Of all prompts up to t's turn and its own, if they run one after the other. */
-static double prompts_ns(const policy_view *v, const task *t, size_t *ahead)
+/* Everybody decodes in time, and whoever does already can spare the time that the prompts take. */
+static bool holds(const policy_view *v, const promise *p)
 {
-    double features[COST_FEATURES] = {0}, steps;
-    const sched_point *points = v->config->points;
+    double decode_ns = cost_predict_ns(v->cost, p->features);
+    if (decode_ns > p->tightest_ns) return false;
     for (size_t i = 0; i < v->n_running; i++) {
-        const task *r = v->running[i];
-        const cost_item rest = {.n_tokens = r->request.prompt_tokens - r->done,
-                                .context = r->done,
-                                .share = points[r->request.floor].share};
-        cost_add(&v->cost->shape, &rest, features);
+        const task *t = v->running[i];
+        bool decodes = !task_in_prompt(t) && t->request.tpot_ns && decode_ns <= (double)t->request.tpot_ns;
+        if (decodes && policy_spare_ns(v, t, decode_ns) < p->prompts_ns) return false;
     }
-    for (*ahead = 0; *ahead < v->n_waiting && v->waiting[*ahead]->turn <= t->turn; ++*ahead) {
-        const sched_request *r = &v->waiting[*ahead]->request;
-        cost_add(&v->cost->shape, &(cost_item){.n_tokens = r->prompt_tokens, .share = points[r->floor].share},
-                 features);
-    }
-    const cost_item own = {.n_tokens = t->request.prompt_tokens, .logits = 1, .share = points[t->request.floor].share};
-    cost_add(&v->cost->shape, &own, features);
-    steps = ceil(features[COST_TOKENS] / v->config->step_tokens);
-    features[COST_STEP] = steps;
-    features[COST_TOUCHED] *= steps;
-    return cost_predict_ns(v->cost, features);
-}
-
-/* Until a slot is left for somebody with `ahead` before it, all decoding at their floors. */
-static double slot_ns(const policy_view *v, size_t ahead)
-{
-    double features[COST_FEATURES] = {[COST_STEP] = 1}, steps = 0;
-    if (ahead < v->free_slots || v->n_running == 0) return 0;
-    for (size_t i = 0; i < v->n_running; i++) {
-        const task *r = v->running[i];
-        cost_item cost = task_decode_cost(r, v->config->points, r->request.floor);
-        cost_add(&v->cost->shape, &cost, features);
-        steps += v->reply_share * r->request.max_tokens / (double)v->n_running;
-    }
-    double departures = (double)(ahead + 1 - v->free_slots);
-    return departures * steps / (double)v->n_running * cost_predict_ns(v->cost, features);
-}
-
-static uint64_t elastic_late_ns(const policy_view *v, const task *t)
-{
-    if (t->request.ttft_ns == 0) return 0;
-    policy_view nobody = {.config = v->config, .cost = v->cost};
-    size_t ahead;
-    double target = (double)t->request.ttft_ns;
-    if (prompts_ns(&nobody, t, &ahead) > target) return 0;
-    double first = (double)(v->now_ns - t->request.arrival_ns) + prompts_ns(v, t, &ahead);
-    first += slot_ns(v, ahead);
-    return first > target ? (uint64_t)ceil(first - target) : 0;
+    return true;
 }
 
 static bool is_young(const policy_view *v, const task *t)
@@ -125,13 +101,41 @@ static size_t elastic_admit(const policy_view *v, policy_pick *picks)
             break;
         }
         promise next = promise_with(v, &kept, t);
-        bool holds = cost_predict_ns(v->cost, next.features) <= next.tightest_ns;
-        if (!holds && v->n_running + n > 0) break;
+        if (v->n_running + n > 0 && !holds(v, &next)) break;
         kept = next;
         pages -= t->pages;
         picks[n++] = (policy_pick){.waiting = i, .point = t->request.floor};
     }
     return n;
+}
+
+/* ---- refusal ---- */
+
+/* Until a slot is left for somebody with `ahead` before it, all decoding at their floors. */
+static double slot_ns(const policy_view *v, size_t ahead)
+{
+    double features[COST_FEATURES] = {[COST_STEP] = 1}, steps = 0;
+    if (ahead < v->free_slots || v->n_running == 0) return 0;
+    for (size_t i = 0; i < v->n_running; i++) {
+        const task *r = v->running[i];
+        cost_item cost = task_decode_cost(r, v->config->points, r->request.floor);
+        cost_add(&v->cost->shape, &cost, features);
+        steps += v->reply_share * r->request.max_tokens / (double)v->n_running;
+    }
+    double departures = (double)(ahead + 1 - v->free_slots);
+    return departures * steps / (double)v->n_running * cost_predict_ns(v->cost, features);
+}
+
+static uint64_t elastic_late_ns(const policy_view *v, const task *t)
+{
+    double target = (double)t->request.ttft_ns, first = prompt_ns(v, t);
+    size_t ahead = 0;
+    if (target <= 0 || first > target) return 0;
+    for (size_t i = 0; i < v->n_running; i++) first += prompt_ns(v, v->running[i]);
+    for (; ahead < v->n_waiting && v->waiting[ahead]->turn <= t->turn; ahead++)
+        first += prompt_ns(v, v->waiting[ahead]);
+    first += (double)(v->now_ns - t->request.arrival_ns) + slot_ns(v, ahead);
+    return first > target ? (uint64_t)ceil(first - target) : 0;
 }
 
 /* ---- pressure ---- */
@@ -155,12 +159,16 @@ static void elastic_points(const policy_view *v, uint32_t *points, policy_memory
 
 /* ---- slack ---- */
 
-static double decode_slack(const policy_step *step)
+/* What a stream was promised a token, or less while it has to catch up: time that it lost to somebody's prompt. */
+static double decode_slack(const policy_view *v, const policy_step *step)
 {
     double slack = INFINITY;
-    for (size_t i = 0; i < step->n; i++)
-        if (!step->items[i].prompt && step->tasks[i]->request.tpot_ns)
-            slack = fmin(slack, TARGET_SHARE * (double)step->tasks[i]->request.tpot_ns);
+    for (size_t i = 0; i < step->n; i++) {
+        const task *t = step->tasks[i];
+        if (step->items[i].prompt || t->request.tpot_ns == 0) continue;
+        double catch_up = policy_spare_ns(v, t, 0) / policy_tokens_left(v, t);
+        slack = fmin(slack, fmin(catch_up, TARGET_SHARE * (double)t->request.tpot_ns));
+    }
     return slack;
 }
 
@@ -194,7 +202,7 @@ static void elastic_improve(const policy_view *v, policy_step *step)
     double p = pressure(v);
     if (p >= 1) return;
     double floor_ns = policy_step_ns(v, step), best_ns = at_best_ns(v, step);
-    double limit = fmin(best_ns - p * (best_ns - floor_ns), fmin(decode_slack(step), prompt_slack(v, step)));
+    double limit = fmin(best_ns - p * (best_ns - floor_ns), fmin(decode_slack(v, step), prompt_slack(v, step)));
     if (limit < best_ns) allocate_points(v, step, fmax(limit, floor_ns));
 }
 
