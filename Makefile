@@ -38,7 +38,7 @@ SOVERSION := $(if $(filter 0,$(word 1,$(V_PARTS))),0.$(word 2,$(V_PARTS)),$(word
 # ---- flags ----------------------------------------------------------------------------------------------------
 
 LIB_PKGS := libpcre2-8 nettle openblas lapacke
-CLI_PKGS := jansson libcurl libedit
+CLI_PKGS := jansson libcurl libedit libmicrohttpd
 # Each becomes a simple variable at its first use: pkg-config is asked once, and not at all by `make help`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(LIB_PKGS) $(CLI_PKGS)))$(PKG_CFLAGS)
 LIB_LIBS = $(eval LIB_LIBS := $(shell pkg-config --libs $(LIB_PKGS)) -lm -pthread)$(LIB_LIBS)
@@ -162,6 +162,10 @@ $(B)/bench/%: $(B)/bench/%.o $(LIB_A)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS) $(LIB_LIBS)
 
 $(B)/fuzz/fuzz_%: $(B)/fuzz/fuzz_%.o $(LIB_A)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(CLI_LIBS) $(LIB_LIBS)
+
+$(B)/fuzz/fuzz_api: $(B)/fuzz/fuzz_api.o $(filter-out %/main.o,$(CLI_OBJ)) $(LIB_A)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(CLI_LIBS) $(LIB_LIBS)
 

@@ -61,6 +61,24 @@ fuzz_gguf() {
     gguf_aligned >"$1/aligned"
 }
 
+# Between them, every field of the three APIs.
+fuzz_api() {
+    local user='{"role":"user","content":"hi"}'
+    cat >"$1/chat" <<END
+{"model":"m","messages":[{"role":"system","content":"s"},$user,{"role":"assistant","content":[{"type":"text","text":"a"}]}],
+"stream":true,"stream_options":{"include_usage":true},"n":2,"stop":["a","b"],"max_completion_tokens":5,"temperature":0.5,
+"top_p":0.9,"top_k":4,"min_p":0.1,"seed":-7,"logit_bias":{"17":-100,"5":1.5},"logprobs":true,"top_logprobs":3,
+"presence_penalty":-1,"frequency_penalty":1.5,"repeat_penalty":1.1,"repeat_last_n":8,"ignore_eos":true,
+"response_format":{"type":"text"},"tools":[],"service_tier":"flex","best_of":1,
+"moeprism":{"experts":4,"min_experts":"low","ttft_ms":100,"tpot_ms":50.5,"priority":-2}}
+END
+    printf %s '{"prompt":["The old","x"],"echo":true,"max_tokens":3,"suffix":null,"moeprism":{"compute":0.5}}' >"$1/texts"
+    printf %s '{"prompt":[[5,6],[7]],"logprobs":2,"moeprism":{"point":3,"min_point":7}}' >"$1/ids"
+    printf %s '{"prompt":"x\u0000y","n":2,"moeprism":{"min_compute":0.25,"max_ppl_increase":null}}' >"$1/text"
+    printf %s '{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":['"$user"'],"stop_sequences":["END"],
+"thinking":{"type":"disabled"},"service_tier":"standard_only","stream":true}' >"$1/messages"
+}
+
 if [ "$(type -t "$1")" = function ]; then
     "$1" "$2"
 fi

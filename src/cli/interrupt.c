@@ -10,6 +10,7 @@
 
 static volatile sig_atomic_t seen;
 static const char *volatile notice;
+static volatile int forward_fd;
 
 /* Ends by the same signal, so that the parent (a shell's loop, make) sees why. */
 static void die(int number)
@@ -27,6 +28,16 @@ static void note(int number)
     const int saved = errno;
     const ssize_t written = write(STDERR_FILENO, notice, strlen(notice));
     (void)written; /* nowhere to say it: no matter */
+    errno = saved;
+}
+
+/* Signals come to any thread: libraries start some that block none. */
+static void forward(int number)
+{
+    if (++seen > 2) die(number);
+    const int saved = errno;
+    const ssize_t written = write(forward_fd, "", 1);
+    (void)written; /* full: it is known already */
     errno = saved;
 }
 
@@ -53,10 +64,19 @@ void interrupt_catch(const char *say)
     handle(SIGINT, note);
 }
 
+void interrupt_forward(int fd)
+{
+    seen = 0;
+    forward_fd = fd;
+    handle(SIGINT, forward);
+    handle(SIGTERM, forward);
+}
+
 void interrupt_release(void)
 {
     seen = 0;
     handle(SIGINT, die);
+    handle(SIGTERM, die);
 }
 
 bool interrupt_seen(void)

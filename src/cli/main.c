@@ -55,6 +55,7 @@ static int run_command(const cli_command *command, int argc, char **argv)
     case OPTIONS_ERROR:
         break;
     }
+    free(((cli_common *)values)->config_text);
     free(values);
     return status;
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/config_file.h"
 #include "cli/numbers.h"
 #include "cli/suggest.h"
 
@@ -33,6 +34,8 @@ typedef struct parser {
     const option_spec *before[MAX_WORDS]; /* the option without its argument right before the word */
     size_t n_words;
     const option_spec *pending;
+    const char *config;           /* the file that was named, NULL: none */
+    char where[MP_ERROR_MAX / 2]; /* "FILE:LINE: " while that is read, else "" */
 } parser;
 
 int cli_usage(const cli_command *command, const char *format, ...)
@@ -67,7 +70,7 @@ static void range_of(const option_spec *option, double *min, double *max)
 
 static bool bad_value(const parser *p, const option_spec *option, const char *text, const char *what)
 {
-    cli_usage(p->command, "option '--%s' takes %s, not '%s'", option->name, what, text);
+    cli_usage(p->command, "%soption '--%s' takes %s, not '%s'", p->where, option->name, what, text);
     return false;
 }
 
@@ -170,6 +173,9 @@ static bool set_value(parser *p, const option_spec *option, const char *text)
     case OPTION_LIST:
     case OPTION_POINTS:
         return set_list(p, option, text);
+    case OPTION_CONFIG:
+        p->config = text;
+        return true;
     }
     return false;
 }
@@ -204,8 +210,23 @@ static const option_spec *find_option(const cli_command *command, int value)
     return NULL;
 }
 
-static void unknown_option(const cli_command *command, const char *word)
+/* `dashes` as the user writes options there. */
+static void unknown_name(const parser *p, const char *dashes, const char *name)
 {
+    const cli_command *command = p->command;
+    suggestion near = {NULL, 0};
+    suggest_offer(&near, name, "help");
+    for (size_t i = 0; i < command->n_options; i++)
+        if (command->options[i].kind != OPTION_HEADING) suggest_offer(&near, name, command->options[i].name);
+    if (near.best != NULL)
+        cli_usage(command, "%sunknown option '%s%s'; did you mean '%s%s'?", p->where, dashes, name, dashes, near.best);
+    else
+        cli_usage(command, "%sunknown option '%s%s'", p->where, dashes, name);
+}
+
+static void unknown_option(const parser *p, const char *word)
+{
+    const cli_command *command = p->command;
     if (optopt > 0 && optopt < LONG_BASE) {
         cli_usage(command, "unknown option '-%c'", optopt);
         return;
@@ -215,15 +236,8 @@ static void unknown_option(const cli_command *command, const char *word)
         return;
     }
     char name[64];
-    suggestion near = {NULL, 0};
     snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
-    suggest_offer(&near, name, "help");
-    for (size_t i = 0; i < command->n_options; i++)
-        if (command->options[i].kind != OPTION_HEADING) suggest_offer(&near, name, command->options[i].name);
-    if (near.best != NULL)
-        cli_usage(command, "unknown option '--%s'; did you mean '--%s'?", name, near.best);
-    else
-        cli_usage(command, "unknown option '--%s'", name);
+    unknown_name(p, "--", name);
 }
 
 static options_result add_word(parser *p, const char *word)
@@ -244,7 +258,7 @@ static options_result one_option(parser *p, int value, char **argv)
     if (value == 'h') return OPTIONS_HELP;
     p->pending = NULL;
     if (value == '?') {
-        unknown_option(p->command, argv[optind - 1]);
+        unknown_option(p, argv[optind - 1]);
         return OPTIONS_ERROR;
     }
     const option_spec *option = find_option(p->command, value == ':' ? optopt : value);
@@ -271,11 +285,65 @@ static void give_back_words(parser *p)
     }
 }
 
+/* ---- the configuration file ---------------------------------------------------------------------------------- */
+
+static const option_spec *find_name(const cli_command *command, const char *name)
+{
+    for (size_t i = 0; i < command->n_options; i++) {
+        const option_spec *o = &command->options[i];
+        if (o->kind != OPTION_HEADING && o->kind != OPTION_CONFIG && strcmp(o->name, name) == 0) return o;
+    }
+    return NULL;
+}
+
+static bool set_flag(const parser *p, const option_spec *option, const char *text)
+{
+    const bool yes = strcmp(text, "true") == 0 || strcmp(text, "yes") == 0;
+    if (!yes && strcmp(text, "false") != 0 && strcmp(text, "no") != 0)
+        return bad_value(p, option, text, "true or false here");
+    *(bool *)field(p, option) = yes;
+    return true;
+}
+
+/* What the command line gave wins. */
+static bool apply_line(parser *p, const config_line *line)
+{
+    const option_spec *option = find_name(p->command, line->name);
+    if (option == NULL) {
+        unknown_name(p, "", line->name);
+        return false;
+    }
+    if (p->seen[option - p->command->options]) return true;
+    return option->kind == OPTION_FLAG ? set_flag(p, option, line->value) : set_value(p, option, line->value);
+}
+
+static options_result apply_config(parser *p)
+{
+    config_file c;
+    mp_error err;
+    if (config_file_read(p->config, &c, &err) != MP_OK) {
+        cli_usage(p->command, "%s", err.message);
+        return OPTIONS_ERROR;
+    }
+    bool good = true;
+    for (size_t i = 0; good && i < c.n; i++) {
+        snprintf(p->where, sizeof p->where, "%s:%u: ", p->config, c.lines[i].line);
+        good = apply_line(p, &c.lines[i]);
+    }
+    p->where[0] = '\0';
+    cli_common *common = p->values;
+    common->config_text = c.text;
+    c.text = NULL;
+    config_file_clear(&c);
+    return good ? OPTIONS_OK : OPTIONS_ERROR;
+}
+
 static options_result finish(parser *p)
 {
     const cli_command *command = p->command;
     cli_common *common = p->values;
     give_back_words(p);
+    if (p->config != NULL && apply_config(p) != OPTIONS_OK) return OPTIONS_ERROR;
     if (p->n_words > command->max_args) {
         cli_usage(command, "unexpected argument '%s'", p->words[command->max_args]);
         return OPTIONS_ERROR;

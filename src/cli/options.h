@@ -24,6 +24,7 @@ typedef enum option_kind {
     OPTION_CHOICE,        /* int, the index in choices */
     OPTION_LIST,          /* option_list: "1,3,5-8" */
     OPTION_POINTS,        /* as LIST, or "all" */
+    OPTION_CONFIG,        /* const char *, a file (config_file.h) with what the command line leaves out */
 } option_kind;
 
 #define OPTION_UNLIMITED UINT32_MAX
@@ -65,6 +66,7 @@ typedef struct cli_common {
     uint32_t threads; /* 0: the library's choice */
     const char *isa;
     bool no_mmap;
+    char *config_text; /* what options from a file point into; main() frees it */
 } cli_common;
 
 typedef struct cli_command {

@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # what it leaves in variables is for those who source it
+# For scripts that test the server: starting one, asking it, ending it. To be sourced; sets $dir and cleans up at exit.
+moeprism=${MOEPRISM:-build/moeprism}
+model=models/demo-olmoe-q8_0.gguf
+dir=$(mktemp -d)
+servers=()
+stop_servers() {
+    if [ ${#servers[@]} -gt 0 ]; then { kill -9 "${servers[@]}" && wait "${servers[@]}"; } 2>/dev/null; fi
+    rm -rf "$dir"
+}
+trap stop_servers EXIT
+
+# Some step times, so that a server need not measure them first.
+cat >"$dir/cost.json" <<END
+{"moeprism_cost": 1, "model": {"file": "x.gguf", "bytes": 1, "name": "x"},
+ "machine": {"cpu": "x", "isa": "ref", "threads": 1},
+ "measured": {"date": "x", "quick": false, "in_memory": false, "kv_type": "f16", "slots": 8, "step_tokens": 512,
+              "context": 256},
+ "cost": {"experts_used": 0.25, "error_median": 0, "ns": {"step": 1e6, "tokens": 5e4, "experts": 2e5, "touched": 2e6,
+          "context": 100, "logits": 2e5}},
+ "ladder": [{"share": 1, "loss": 0}]}
+END
+
+n=0
+report() { # $1: "true" if it holds, $2: the test's name
+    n=$((n + 1))
+    if [ "$1" = true ]; then
+        echo "ok $n - $2"
+    else
+        echo "not ok $n - $2"
+        sed 's/^/# out: /' "$dir/out" 2>/dev/null | head -n 10
+        sed 's/^/# server: /' "$dir/server.err" "$dir/refusal" 2>/dev/null | head -n 10
+    fi
+}
+check() { # $1: name, then a command that must succeed
+    local name=$1
+    shift
+    if "$@"; then report true "$name"; else report false "$name"; fi
+}
+
+# start OPTIONS: a server on a free port; leaves $url and $pid. Its step times come from a file: nothing is measured.
+start() {
+    : >"$dir/server.out"
+    "$moeprism" serve "$model" --port 0 --cost "$dir/cost.json" "$@" >"$dir/server.out" 2>"$dir/server.err" &
+    pid=$!
+    servers+=("$pid")
+    until url=$(grep -o 'http://[^ ]*' "$dir/server.out"); do
+        kill -0 "$pid" 2>/dev/null || return 1
+        sleep 0.05
+    done
+    port=${url##*:}
+}
+
+# stop: ends it by SIGTERM, leaves its exit status in $status.
+stop() {
+    kill -TERM "$pid"
+    wait "$pid"
+    status=$?
+}
+
+# ask PATH [BODY [CURL OPTIONS]]: leaves $code, $dir/out and $dir/headers.
+ask() {
+    local path=$1 body=()
+    if [ -n "${2:-}" ]; then body=(--data-binary "$2"); fi
+    shift
+    if [ $# -gt 0 ]; then shift; fi
+    : >"$dir/out"
+    code=$(curl -s -m 120 -o "$dir/out" -D "$dir/headers" -w '%{http_code}' "${body[@]}" "$@" "$url$path")
+}

@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# moeprism serve as an operator and a client with curl see it: starting, answering, refusing, stopping.
+# shellcheck disable=SC2016,SC2034 # conditions in single quotes are for eval
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+. tests/serve_testing.sh
+
+if ! command -v curl >/dev/null; then
+    echo '1..1'
+    echo 'ok 1 - the server # SKIP curl is not installed'
+    exit 0
+fi
+
+replied() { [ "$code" = "$1" ] && grep -qF -- "$2" "$dir/out"; }
+header_has() { tr -d '\r' <"$dir/headers" | grep -qixF -- "$1"; }
+# refuses STATUS "part of the reply" PATH [BODY [CURL OPTIONS]]
+refuses() {
+    local want=$1 part=$2
+    shift 2
+    ask "$@"
+    check "$want: $1 ${2:-} : $part" replied "$want" "$part"
+}
+until_health() { # waits for a state of the server: $1 is part of what /health says
+    until ask /health && grep -qF -- "$1" "$dir/out"; do sleep 0.02; done
+}
+
+# ---- what stops it from starting ----
+fails() { # "part of the message" OPTIONS
+    local part=$1
+    shift
+    "$moeprism" serve "$model" "$@" >"$dir/out" 2>"$dir/refusal"
+    status=$?
+    check "does not start: $* : $part" eval '[ $status -ne 0 ] && grep -qF -- "$part" "$dir/refusal" && [ ! -s "$dir/out" ]'
+}
+printf 'slots = 2 # two\n\n# comment\nportt = 1\n' >"$dir/typo.conf"
+printf 'slots = many\n' >"$dir/value.conf"
+printf 'slots\n' >"$dir/form.conf"
+printf 'no-mmap = maybe\n' >"$dir/flag.conf"
+: >"$dir/nokeys"
+fails "'--port' takes a whole number from 0 to 65535" --port 65536
+fails 'one of elastic, fifo' --policy best
+fails 'nothing/keys' --api-key-file "$dir/nothing/keys" --port 0
+fails 'holds no key' --api-key-file "$dir/nokeys" --port 0
+fails "typo.conf:4: unknown option 'portt'; did you mean 'port'?" --config "$dir/typo.conf"
+fails "value.conf:1: option '--slots' takes a whole number" --config "$dir/value.conf"
+fails "form.conf:1: a line is 'name = value'" --config "$dir/form.conf"
+fails 'true or false' --config "$dir/flag.conf"
+fails 'nothing.conf' --config "$dir/nothing.conf"
+fails 'cannot listen on nohost.invalid' --host nohost.invalid
+fails "--floor: 'most' is no quality" --floor most --port 0 --cost "$dir/cost.json"
+fails 'there is no chat template "nope"' --chat-template nope --port 0 --cost "$dir/cost.json"
+
+# ---- a server with a configuration file ----
+printf 'slots = 2\nqueue = 1\nalias = from-file\nchat-template = chatml\nfloor = medium\n' >"$dir/good.conf"
+check 'starts and says where' start --config "$dir/good.conf" --alias from-line
+fails 'another program has it (--port chooses another)' --port "$port"
+
+ask /health
+check '/health' replied 200 '{"status":"ok","slots":2,"running":0,"waiting":0}'
+ask /v1/models
+check '/v1/models, and the command line wins over the file' replied 200 '"id":"from-line"'
+ask /props
+check '/props tells the configuration' eval 'replied 200 "\"floor\":4" && grep -q "\"slots\":2,\"queue\":1" "$dir/out"'
+check '/props tells the ladder and its levels' \
+    eval 'grep -q "\"ladder\":\[{\"point\":0,\"experts\":8.0," "$dir/out" && grep -q "\"levels\":{\"low\":6,\"medium\":4,\"high\":2,\"full\":0}" "$dir/out"'
+ask /metrics
+check '/metrics' eval 'replied 200 "# TYPE moeprism_" && header_has "content-type: text/plain; version=0.0.4; charset=utf-8"'
+ask /
+check 'the page' eval 'replied 200 "<!DOCTYPE html>" && grep -qi "^content-security-policy: default-src .none" "$dir/headers"'
+etag=$(tr -d '\r' <"$dir/headers" | sed -n 's/^etag: //ip')
+ask / '' -H "If-None-Match: $etag"
+check 'a page that is known is not sent again' [ "$code" = 304 -a ! -s "$dir/out" ]
+ask /tokenize '{"content":"The old lighthouse"}'
+ids=$(grep -o '\[[0-9,]*\]' "$dir/out")
+check '/tokenize' replied 200 '"count":4'
+ask /detokenize "{\"tokens\":$ids}"
+check '/detokenize gives the text back' replied 200 '{"content":"The old lighthouse"}'
+ask /health '' -I
+check 'HEAD has no body' eval 'header_has "content-length: 50" && ! grep -q status "$dir/out"'
+
+ask /v1/chat/completions '{"messages":[{"role":"user","content":"hi"}],"max_tokens":4,"temperature":0}'
+check 'a chat' replied 200 '"object":"chat.completion"'
+check 'which accounts for its quality' grep -q '"moeprism":{"experts_mean":[0-9.]*,"experts_floor":4.0,' "$dir/out"
+ask /v1/chat/completions '{"messages":[{"role":"user","content":"hi"}],"max_tokens":4,"stream":true,"ignore_eos":true}'
+check 'a stream: role first, [DONE] last' eval 'header_has "content-type: text/event-stream; charset=utf-8" &&
+    head -n 1 "$dir/out" | grep -q "^data: .*\"role\":\"assistant\"" && tail -n 2 "$dir/out" | head -n 1 | grep -qx "data: \[DONE\]"'
+ask /v1/messages '{"messages":[{"role":"user","content":"hi"}],"max_tokens":4,"stream":true}'
+check 'a stream of messages' eval '[ "$(grep ^event: "$dir/out" | sort -u | tr -d "\n")" = "event: content_block_deltaevent: content_block_startevent: content_block_stopevent: message_deltaevent: message_startevent: message_stopevent: ping" ]'
+ask /v1/completions '{"prompt":"x","max_tokens":4,"temperature":0,"moeprism":{"point":3}}'
+check 'a fixed point is used, and no other' replied 200 '"points":[3,3],"floor_point":3'
+
+# ---- refusals ----
+refuses 400 '"param":"temperature"' /v1/chat/completions '{"messages":[{"role":"user","content":"hi"}],"temperature":"x"}'
+refuses 400 '"type":"invalid_request_error"' /v1/messages '{"messages":[]}'
+refuses 400 'not valid JSON' /v1/completions '{"prompt":NaN}'
+refuses 400 'the body is empty' /v1/completions '' -X POST
+refuses 400 'has room for 255' /v1/completions "{\"prompt\":\"$(printf ' word%.0s' {1..400})\"}"
+refuses 404 '"code":"not_found"' /v2/nothing
+refuses 404 '"code":"model_not_found"' /v1/models/nothing
+refuses 405 '"code":"method_not_allowed"' /v1/completions
+check 'which names what is allowed' header_has 'allow: POST, OPTIONS'
+refuses 403 '"code":"wrong_host"' /v1/models '' -H 'Host: rebound.example'
+refuses 403 '"code":"wrong_origin"' /v1/completions '{"prompt":"x"}' -H 'Origin: http://page.example'
+refuses 403 '"code":"wrong_origin"' /v1/completions '{"prompt":"x"}' -H 'Origin: null'
+ask /v1/models '' -H "Origin: http://127.0.0.1:$port"
+check 'the page of this server may ask' [ "$code" = 200 ]
+check 'and no other reads the answers' sh -c "! grep -qi '^access-control' '$dir/headers'"
+
+# ---- a full queue, a slow end ----
+long='{"prompt":"The old","max_tokens":250,"ignore_eos":true,"stream":true}'
+streams=()
+for _ in 1 2 3; do
+    curl -sN "$url/v1/completions" -d "$long" --limit-rate 1k >"$dir/stream" &
+    streams+=($!)
+done
+until_health '"running":2,"waiting":1'
+ask /v1/completions '{"prompt":"x"}'
+check 'a full queue: 503' replied 503 '"code":"queue_full"'
+check 'with Retry-After' grep -qi '^retry-after: [0-9]' "$dir/headers"
+kill "${streams[@]}"
+wait "${streams[@]}" 2>/dev/null
+until_health '"running":0,"waiting":0'
+report true 'clients that leave free slots and queue'
+
+curl -sN "$url/v1/completions" -d "$long" >"$dir/stream" &
+streams=($!)
+until_health '"running":1'
+kill -TERM "$pid"
+until ask /health && [ "$code" != 200 ]; do sleep 0.02; done
+if [ "$code" = 503 ]; then
+    ask /v1/completions '{"prompt":"x"}'
+    check 'told to stop it refuses what is new' [ "$code" = 503 -o "$code" = 000 ]
+else # it had finished already
+    check 'told to stop it refuses what is new' [ "$code" = 000 ]
+fi
+wait "$pid"
+check 'and ends well' [ $? -eq 0 ]
+wait "${streams[0]}"
+check 'but finishes what runs' eval '[ "$(tail -n 2 "$dir/stream" | head -n 1)" = "data: [DONE]" ]'
+
+# ---- keys, origins, another start on the same port ----
+printf '# for tests\none-key\nother-key\n' >"$dir/keys"
+check 'starts again with keys' start --api-key-file "$dir/keys" --cors-origin https://app.example,http://b.example
+refuses 401 '"code":"invalid_api_key"' /v1/models
+refuses 401 '"code":"invalid_api_key"' /v1/completions '{"prompt":"x"}' -H 'Authorization: Bearer one-ke'
+refuses 401 '"type":"authentication_error"' /v1/messages '{}' -H 'x-api-key: wrong'
+ask /v1/models '' -H 'Authorization: Bearer other-key'
+check 'a key in Authorization' [ "$code" = 200 ]
+ask /v1/models '' -H 'x-api-key: one-key'
+check 'a key in x-api-key' [ "$code" = 200 ]
+ask /health
+check '/health needs none' [ "$code" = 200 ]
+ask /v1/chat/completions '' -X OPTIONS -H 'Origin: https://app.example' -H 'Access-Control-Request-Method: POST' \
+    -H 'Access-Control-Request-Headers: authorization'
+check 'preflight' eval '[ "$code" = 204 ] && header_has "access-control-allow-origin: https://app.example" &&
+    header_has "access-control-allow-headers: authorization"'
+ask /v1/models '' -H 'Origin: http://b.example' -H 'x-api-key: one-key'
+check 'an allowed origin reads the answer' header_has 'access-control-allow-origin: http://b.example'
+ask /v1/chat/completions '{"messages":[{"role":"user","content":"hi"}]}' -H 'x-api-key: one-key'
+check 'a model without chat template says what to do' replied 400 '--chat-template'
+
+kill -9 "$pid"
+wait "$pid" 2>/dev/null
+check 'after kill -9 it starts on the same port' start --port "$port" --grace 1000
+curl -sN "$url/v1/completions" -d "$long" --limit-rate 1k >"$dir/stream" &
+until_health '"running":1'
+kill -TERM "$pid"
+until ask /health && [ "$code" = 503 ] || [ "$code" = 000 ]; do sleep 0.02; done
+kill -TERM "$pid" 2>/dev/null
+wait "$pid"
+check 'a second signal ends it at once' [ $? -eq 0 ]
+echo "1..$n"
