@@ -106,37 +106,49 @@ ask /v1/models '' -H "Origin: http://127.0.0.1:$port"
 check 'the page of this server may ask' [ "$code" = 200 ]
 check 'and no other reads the answers' sh -c "! grep -qi '^access-control' '$dir/headers'"
 
-# ---- a full queue, a slow end ----
+# ---- a full queue ----
 long='{"prompt":"The old","max_tokens":250,"ignore_eos":true,"stream":true}'
-streams=()
-for _ in 1 2 3; do
-    curl -sN "$url/v1/completions" -d "$long" --limit-rate 1k >"$dir/stream" &
-    streams+=($!)
+crowd=()
+for _ in 1 2 3 4 5 6; do # more than there is room for, again and again
+    while :; do curl -sN "$url/v1/completions" -d "$long" >/dev/null; done &
+    crowd+=($!)
 done
-until_health '"running":2,"waiting":1'
-ask /v1/completions '{"prompt":"x"}'
+until ask /v1/completions '{"prompt":"x"}' && [ "$code" = 503 ]; do :; done
 check 'a full queue: 503' replied 503 '"code":"queue_full"'
 check 'with Retry-After' grep -qi '^retry-after: [0-9]' "$dir/headers"
-kill "${streams[@]}"
-wait "${streams[@]}" 2>/dev/null
+kill "${crowd[@]}"
+wait "${crowd[@]}" 2>/dev/null
 until_health '"running":0,"waiting":0'
-report true 'clients that leave free slots and queue'
+stop
+check 'told to stop while nothing runs it ends well' [ "$status" -eq 0 ]
 
-curl -sN "$url/v1/completions" -d "$long" >"$dir/stream" &
-streams=($!)
-until_health '"running":1'
+# ---- a slow end ----
+# One request of many prompts, which keeps the slots busy for as long as the test looks at them.
+many="{\"prompt\":[\"a\"$(printf ',"a"%.0s' {1..99})],\"max_tokens\":250,\"ignore_eos\":true,\"stream\":true}"
+check 'starts with a grace' start --slots 2 --queue 100 --grace 1000
+curl -sN "$url/v1/completions" -d "$many" >"$dir/stream" &
+client=$!
+until_health '"running":2'
 kill -TERM "$pid"
-until ask /health && [ "$code" != 200 ]; do sleep 0.02; done
-if [ "$code" = 503 ]; then
-    ask /v1/completions '{"prompt":"x"}'
-    check 'told to stop it refuses what is new' [ "$code" = 503 -o "$code" = 000 ]
-else # it had finished already
-    check 'told to stop it refuses what is new' [ "$code" = 000 ]
-fi
+until_health '"status":"stopping"'
+ask /v1/completions '{"prompt":"x"}'
+check 'told to stop it refuses what is new' replied 503 '"code":"stopping"'
 wait "$pid"
 check 'and ends well' [ $? -eq 0 ]
-wait "${streams[0]}"
+wait "$client"
 check 'but finishes what runs' eval '[ "$(tail -n 2 "$dir/stream" | head -n 1)" = "data: [DONE]" ]'
+
+check 'starts again' start --slots 2 --queue 100 --grace 1000
+curl -sN "$url/v1/completions" -d "$many" >"$dir/stream" &
+client=$!
+until_health '"running":2'
+kill -TERM "$pid"
+until_health '"status":"stopping"'
+kill -TERM "$pid"
+wait "$pid"
+check 'a second signal ends it' [ $? -eq 0 ]
+wait "$client"
+check 'and the stream says so' grep -q '"code":"stopping"' "$dir/stream"
 
 # ---- keys, origins, another start on the same port ----
 printf '# for tests\none-key\nother-key\n' >"$dir/keys"
@@ -161,12 +173,7 @@ check 'a model without chat template says what to do' replied 400 '--chat-templa
 
 kill -9 "$pid"
 wait "$pid" 2>/dev/null
-check 'after kill -9 it starts on the same port' start --port "$port" --grace 1000
-curl -sN "$url/v1/completions" -d "$long" --limit-rate 1k >"$dir/stream" &
-until_health '"running":1'
-kill -TERM "$pid"
-until ask /health && [ "$code" = 503 ] || [ "$code" = 000 ]; do sleep 0.02; done
-kill -TERM "$pid" 2>/dev/null
-wait "$pid"
-check 'a second signal ends it at once' [ $? -eq 0 ]
+check 'after kill -9 it starts on the same port' start --port "$port"
+stop
+check 'and ends well' [ "$status" -eq 0 ]
 echo "1..$n"
