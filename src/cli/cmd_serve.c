@@ -146,6 +146,8 @@ static int run(const cli_command *self, const void *options)
     (void)self;
     mp_status status = listener_open(o->host, (uint16_t)o->port, &l, &err);
     if (status == MP_OK) status = access_open(o->key_file, o->cors_origin, o->host, l.loopback, &access, &err);
+    if (status == MP_OK && !l.loopback && !access_needs_key(access))
+        fprintf(stderr, "moeprism: whoever reaches %s may use the server: --api-key-file asks for keys\n", l.url);
     if (status == MP_OK) status = open_and_serve(o, access, &l, &err);
     access_close(access);
     listener_close(&l);
