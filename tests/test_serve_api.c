@@ -235,6 +235,9 @@ static void test_too_long(void **state)
     for (uint32_t i = 0; i < api.n_ctx; i++) buffer_text(&b, " word");
     buffer_text(&b, "\"}]}");
     refused(&api_chat, b.data, "", "the context of 128 has room for 127");
+    api.longest_token = 4; /* 640 bytes are not even looked at */
+    refused(&api_chat, b.data, "", "the prompt has 640 bytes");
+    api.longest_token = 0;
     buffer_clear(&b);
 }
 

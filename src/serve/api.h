@@ -26,6 +26,7 @@ typedef struct api_context {
     sched_policy policy;
     uint32_t slots, queue;
     uint32_t n_ctx;            /* tokens of a slot */
+    size_t longest_token;      /* bytes, 0: not known */
     uint32_t floor[TIERS];     /* points, where a request names none */
     uint64_t ttft_ns, tpot_ns; /* targets, 0: none */
     cost_model cost;           /* for speeds told by /props */

@@ -25,6 +25,15 @@ static bool too_long(const api_context *api, size_t n, api_error *err)
     return false;
 }
 
+/* Text that no context of this length can hold is refused before it is cut into tokens, which takes a second where it
+ * is megabytes: a second in which nobody else is served. */
+static bool fits(const api_context *api, size_t bytes, api_error *err)
+{
+    if (api->longest_token == 0 || bytes / api->longest_token < api->n_ctx) return true;
+    return api_fail(err, 400, "context_length_exceeded",
+                    "the prompt has %zu bytes, more than a context of %u tokens can hold", bytes, api->n_ctx);
+}
+
 /* ---- messages ---- */
 
 static bool part_text(api_error *err, const char *name, size_t i, const json_t *part, buffer *out)
@@ -138,7 +147,9 @@ void prompt_chat(const api_context *api, const char *system, const json_t *messa
     if (system != NULL) list[used++] = (mp_chat_message){"system", system};
     const size_t first = used;
     for (size_t i = 0; i < n && read_message(json_array_get(messages, i), i, openai, &list[used], err); i++) used++;
-    if (err->http == 0) tokenize_chat(api, list, used, r, err);
+    size_t bytes = 0;
+    for (size_t i = 0; i < used; i++) bytes += strlen(list[i].content);
+    if (err->http == 0 && fits(api, bytes, err)) tokenize_chat(api, list, used, r, err);
     for (size_t i = first; i < used; i++) free((char *)list[i].content);
     free(list);
 }
@@ -150,6 +161,7 @@ static bool tokenize_text(const fields *f, const api_context *api, const json_t 
     mp_error cause;
     const char *text = json_string_value(value);
     const size_t len = json_string_length(value);
+    if (!fits(api, len, f->err)) return false;
     out->ids = malloc(api->n_ctx * sizeof *out->ids);
     if (echo) out->text = malloc(len + 1);
     if (out->ids == NULL || (echo && out->text == NULL)) return api_fail_memory(f->err);

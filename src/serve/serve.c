@@ -113,6 +113,17 @@ static mp_status open_loop(server *s, mp_error *err)
     return loop_open(&params, &s->loop, err);
 }
 
+static size_t longest_token(const mp_model *model)
+{
+    const uint32_t n_vocab = mp_model_get_info(model)->n_vocab;
+    size_t longest = 1;
+    for (uint32_t id = 0; id < n_vocab; id++) {
+        const size_t n = mp_token_bytes(model, (int32_t)id, true, NULL, 0);
+        if (n > longest) longest = n;
+    }
+    return longest;
+}
+
 static void describe(server *s)
 {
     const serve_params *p = s->p;
@@ -127,6 +138,7 @@ static void describe(server *s)
         .slots = status.slots,
         .queue = p->queue,
         .n_ctx = status.n_ctx,
+        .longest_token = longest_token(p->model),
         .floor = {[TIER_DEFAULT] = p->floor, [TIER_FLEX] = p->flex_floor, [TIER_PRIORITY] = p->priority_floor},
         .ttft_ns = p->ttft_ns,
         .tpot_ns = p->tpot_ns,
