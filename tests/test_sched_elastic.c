@@ -62,6 +62,42 @@ static void test_queue_means_floors(void **state)
     rig_close(r);
 }
 
+/* Also where it is pages that are lacking, with slots to spare. */
+static void test_one_waits_for_pages(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+    c.kv_pages = 8;
+    rig *r = rig_open(&c);
+    rig_simple(r, 10, 90, 4);
+    rig_step(r);
+    assert_true(r->mean_point == 0);
+    rig_simple(r, 10, 90, 4);
+    rig_step(r);
+    assert_int_equal(sched_get_counts(r->s).waiting, 1);
+    assert_true(r->mean_point == 4);
+    rig_close(r);
+}
+
+/* A crowd leaves, all at once or but for one: whoever is left alone is at full, at once or after 20 steps. */
+static void test_pressure_goes(void **state)
+{
+    (void)state;
+    for (int left = 0; left <= 1; left++) {
+        sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+        rig *r = rig_open(&c);
+        if (left) rig_simple(r, 1, 100, 4);
+        add(r, 8 - (size_t)left, 1, 10, 4);
+        for (int i = 0; i < 10; i++) rig_step(r);
+        assert_true(r->mean_point == 4);
+        if (!left) rig_simple(r, 1, 100, 4);
+        for (int i = 0; i < (left ? 20 : 1); i++) rig_step(r);
+        assert_int_equal(r->plan.n, 1);
+        assert_true(r->mean_point == 0);
+        rig_close(r);
+    }
+}
+
 /* More in the slots: never a better mean point. Nearly all slots: floors. */
 static void test_load_lowers_points(void **state)
 {
@@ -125,6 +161,25 @@ static void test_admission_protects_others(void **state)
     assert_int_equal(sched_get_counts(r->s).running, 2);
     rig_drain(r);
     rig_close(r);
+}
+
+/* Nor does a prompt start whose time those who decode could not make up for. */
+static void test_admission_of_prompts(void **state)
+{
+    (void)state;
+    for (uint32_t prompt = 1; prompt <= 200; prompt += 199) {
+        sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+        rig *r = rig_open(&c);
+        sched_request q = with_tpot(0, 1.1 * decodes_ns(2, 0, 10) / 0.95);
+        q.max_tokens = 20;
+        rig_submit(r, q);
+        rig_step(r);
+        uint64_t other = rig_simple(r, prompt, 10, 0);
+        rig_step(r);
+        assert_int_equal(r->requests[other].running, prompt == 1);
+        rig_drain(r);
+        rig_close(r);
+    }
 }
 
 /* A target that nothing could hold neither keeps its request out nor others. */
@@ -253,19 +308,21 @@ static void test_slack_buys_quality(void **state)
 static void test_prompts_keep_decodes_in_time(void **state)
 {
     (void)state;
-    for (size_t at_once = 2; at_once <= 6; at_once += 2) {
+    for (size_t round = 0; round < 6; round++) {
+        const size_t at_once = 2 + round / 2 * 2;
+        const uint32_t floor = round % 2 ? 4 : 1;
         sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         rig *r = rig_open(&c);
         const double target = 1.2 * decodes_ns(at_once, 1, 100);
         for (uint32_t i = 0; i < 40; i++)
-            rig_submit(
-                r, (sched_request){.prompt_tokens = 20 + i, .max_tokens = 60, .floor = 1, .tpot_ns = (uint64_t)target});
+            rig_submit(r, (sched_request){
+                              .prompt_tokens = 20 + i, .max_tokens = 60, .floor = floor, .tpot_ns = (uint64_t)target});
         size_t most = 0;
         while (rig_step(r)) {
             size_t running = sched_get_counts(r->s).running;
             most = running > most ? running : most;
         }
-        assert_in_range(most, 2, at_once + 1);
+        assert_in_range(most, 2, floor == 1 ? at_once + 1 : 8);
         for (size_t i = 0; i < r->n; i++)
             assert_true((double)(r->requests[i].finished_ns - r->requests[i].first_ns) <= 1.01 * 59 * target);
         rig_close(r);
@@ -395,9 +452,12 @@ int main(void)
         cmocka_unit_test(test_idle_is_full),
         cmocka_unit_test(test_best_is_kept_when_idle),
         cmocka_unit_test(test_queue_means_floors),
+        cmocka_unit_test(test_one_waits_for_pages),
+        cmocka_unit_test(test_pressure_goes),
         cmocka_unit_test(test_load_lowers_points),
         cmocka_unit_test(test_admission_at_floors),
         cmocka_unit_test(test_admission_protects_others),
+        cmocka_unit_test(test_admission_of_prompts),
         cmocka_unit_test(test_hopeless_target),
         cmocka_unit_test(test_refuses_what_comes_too_late),
         cmocka_unit_test(test_deadlines_under_overload),

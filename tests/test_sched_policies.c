@@ -280,6 +280,24 @@ static void test_overdue_has_its_way(void **state)
     rig_close(r);
 }
 
+/* Everybody fits into Q_8, so nobody is ever outside it; still the launch does not go on for ever when another queue
+ * pays more. */
+static void test_launch_makes_room(void **state)
+{
+    (void)state;
+    rig *r = paper_rig(1e6);
+    for (uint32_t i = 0; i < 8; i++) rig_simple(r, 1, 20 + 3 * i, K8);
+    rig_step(r);
+    assert_points(r, K8);
+    while (r->now_ns < 8 * SECOND && r->plan.items[0].point == K8) {
+        while (waiting(r) < 8) rig_simple(r, 1, 20 + 3 * (uint32_t)(r->n % 7), K2);
+        assert_true(rig_step(r));
+    }
+    assert_points(r, K2);
+    assert_true(r->now_ns > 5 * SECOND); /* open for as long as it may be */
+    rig_close(r);
+}
+
 /* ---- lanes ---- */
 
 /* 6 cheap and 2 dear: one step in four is the dear ones', each lane at its own dearest floor. */
@@ -433,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_highest_utility),
         cmocka_unit_test(test_launch_refills),
         cmocka_unit_test(test_overdue_has_its_way),
+        cmocka_unit_test(test_launch_makes_room),
         cmocka_unit_test(test_lanes_share_exactly),
         cmocka_unit_test(test_one_lane_runs_every_step),
         cmocka_unit_test(test_nobody_starves),
