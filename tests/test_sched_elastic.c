@@ -313,16 +313,17 @@ static void test_prompts_keep_decodes_in_time(void **state)
         const uint32_t floor = round % 2 ? 4 : 1;
         sched_config c = rig_config(SCHED_POLICY_ELASTIC);
         rig *r = rig_open(&c);
-        const double target = 1.2 * decodes_ns(at_once, 1, 100);
+        const double target = 1.4 * decodes_ns(at_once, 1, 100);
         for (uint32_t i = 0; i < 40; i++)
-            rig_submit(r, (sched_request){
-                              .prompt_tokens = 20 + i, .max_tokens = 60, .floor = floor, .tpot_ns = (uint64_t)target});
+            rig_submit(r,
+                       (sched_request){
+                           .prompt_tokens = 20 + 8 * i, .max_tokens = 60, .floor = floor, .tpot_ns = (uint64_t)target});
         size_t most = 0;
         while (rig_step(r)) {
             size_t running = sched_get_counts(r->s).running;
             most = running > most ? running : most;
         }
-        assert_in_range(most, 2, floor == 1 ? at_once + 1 : 8);
+        assert_true(most >= at_once);
         for (size_t i = 0; i < r->n; i++)
             assert_true((double)(r->requests[i].finished_ns - r->requests[i].first_ns) <= 1.01 * 59 * target);
         rig_close(r);
