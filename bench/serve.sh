@@ -9,7 +9,8 @@
 #   bench/serve.sh [SECONDS] [SEED]      arrivals of so many seconds a load, default 120; writes docs/results/serve.md, .csv
 #
 # Environment: MIXES (default "compute quality deadline full"), LOADS (default "0.5 1 1.5"; deadline and full run at 1.5
-# only), SYSTEMS (names with colons between), OUT, THREADS (default: the program's); APPEND=1 adds to the CSV that is there.
+# only), SYSTEMS (names with colons between), OUT, THREADS (default: the program's), RATE
+# (requests a second at load 1); APPEND=1 adds to the CSV that is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -7,7 +7,7 @@
 #             at least as good on the demo model's measured curve
 #   deadline  as compute, and a token may take 1.5 times what it takes on the idle original
 #   full      all floors at full
-# Load 1 is what fifo on the original sustains of the compute mix, by the cost model.
+# Load 1 is what fifo on the original sustains of the compute mix, by the cost model, or RATE requests a second.
 
 B=${B:-build}
 moeprism=$B/moeprism
@@ -69,8 +69,10 @@ row() {
 }
 
 shares=$(quality_shares)
-sustained=$(simulate "original fifo" --floors uniform:1,0.75,0.5,0.25 -r 1000 -n 250 | jq .requests_per_s)
+sustained=${RATE:-$(simulate "original fifo" --floors uniform:1,0.75,0.5,0.25 -r 1000 -n 250 | jq .requests_per_s)}
 deadline_ms=$(simulate "original fifo" -r 0.01 -n 50 | jq '.tpot_ms.p50 * 1.5')
+load_from=${RATE:+as given}
+load_from=${load_from:-what fifo on the original sustains by the cost model}
 # rate LOAD: requests a second
 rate() { jq -n "$sustained * $1"; }
 # deadline MIX: options of the load
@@ -78,8 +80,8 @@ deadline() { [ "$1" != deadline ] || echo "--tpot-ms $deadline_ms"; }
 
 about_load() {
     echo "OLMoE-1B-7B's shape, Q4_0, random weights; 8 slots, prompts of 64 to 512 tokens, outputs of 32 to 128."
-    echo "$(date -u +%Y-%m-%d), $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1). Load 1: $(printf %.3f "$sustained") requests a second, what fifo on the original"
-    echo "sustains by the cost model. Mixes: *compute*, floors uniform over 100, 75, 50, 25 % of the expert compute; *quality*, as good"
+    echo "$(date -u +%Y-%m-%d), $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1). Load 1: $(printf %.3f "$sustained") requests a second, $load_from."
+    echo "Mixes: *compute*, floors uniform over 100, 75, 50, 25 % of the expert compute; *quality*, as good"
     echo "as the original with 8, 6, 4, 3, 2 experts, on the split model shares of ${shares//,/, } by the demo model's curve; *deadline*,"
     echo "as compute, and $(printf %.0f "$deadline_ms") ms a token; *full*, all floors at full. \"in time\": within the deadline."
 }
