@@ -25,7 +25,7 @@ async function values(page, mock) {
   await page.check('.dial input[value=exact]');
   await ask(page, 'low');
   assert.deepEqual(mock.asked.map(asked => asked.moeprism), [{min_point: 0}, {point: 12}]);
-  assert.match(await page.textContent('.turn:last-child .account'), /asked for exactly 0\.98/);
+  assert.match(await page.textContent('.turn:last-child .account'), /asked for 0\.98/);
 }
 
 async function dot(page) {

@@ -43,7 +43,7 @@ function account(usage, asked) {
   if (known(a.experts_mean)) {
     list.append(entry('Experts used', [gauge(a.experts_mean, asked.exact ? null : a.experts_floor, asked.used),
       element('span', '', `${experts(a.experts_mean)} of ${asked.used}`)],
-    asked.exact ? `asked for exactly ${experts(a.experts_floor)}` : `promised at least ${experts(a.experts_floor)}`));
+    asked.exact ? `asked for ${experts(a.experts_floor)}` : `promised at least ${experts(a.experts_floor)}`));
     list.append(entry('Perplexity', loss(a.ppl_increase), known(a.ppl_increase_floor)
       ? `promised ${a.ppl_increase_floor > 0 && !asked.exact ? 'at most ' : ''}${loss(a.ppl_increase_floor)}` : ''));
     list.append(entry('Expert compute', percent(a.compute_share),

@@ -35,10 +35,10 @@ function specifications(props) {
 
 function options(spec) {
   const y = {type: spec.logarithmic ? 'logarithmic' : 'linear', min: spec.logarithmic ? undefined : 0,
-    max: spec.most, suggestedMax: spec.integer ? 4 : undefined, ticks: {maxTicksLimit: 4, padding: 4},
+    max: spec.most && spec.most * 1.05, suggestedMax: spec.integer ? 4 : undefined, ticks: {maxTicksLimit: 4, padding: 4},
     grid: {drawTicks: false}, afterFit: scale => { scale.width = AXIS; }};
   if (spec.integer) y.ticks.precision = 0;
-  if (spec.most) y.ticks.stepSize = spec.most / 2;
+  if (spec.most) Object.assign(y.ticks, {stepSize: spec.most / 2, includeBounds: false});
   if (spec.logarithmic) {
     Object.assign(y, {suggestedMin: 1, suggestedMax: 1000, afterBuildTicks: scale => {
       scale.ticks = scale.ticks.filter(tick => Number.isInteger(Math.log10(tick.value)));

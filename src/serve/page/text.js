@@ -71,7 +71,7 @@ export class Flow {
   show() {
     cancelAnimationFrame(this.frame);
     this.frame = 0;
-    const now = blocks(this.text);
+    const now = blocks(this.text.trimStart());
     now.forEach((block, i) => {
       const was = this.shown[i];
       if (was && was.code === block.code && was.text === block.text) return;
