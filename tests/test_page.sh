@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The page at `/` in a headless browser: against a mock server that does what is asked of it.
-# Pictures land in the build folder's page/shots.
+# The page at `/` in a headless browser: against a mock server that does what is asked of it, and one pass against the
+# real server with the demo model. Pictures land in the build folder's page/shots.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build}
