@@ -83,8 +83,9 @@ static const char *read_role(const json_t *message, size_t i, bool openai, api_e
     return NULL;
 }
 
-/* The content is the caller's to free. */
-static bool read_message(const json_t *message, size_t i, bool openai, mp_chat_message *out, api_error *err)
+/* The content is the caller's to free; its length is added to *bytes. */
+static bool read_message(const json_t *message, size_t i, bool openai, mp_chat_message *out, size_t *bytes,
+                         api_error *err)
 {
     buffer text = {0};
     char name[64];
@@ -99,6 +100,7 @@ static bool read_message(const json_t *message, size_t i, bool openai, mp_chat_m
     content_text(err, name, json_object_get(message, "content"), &text);
     if (err->http == 0) {
         out->content = text.data;
+        *bytes += text.len;
         return true;
     }
     buffer_clear(&text);
@@ -133,7 +135,7 @@ void prompt_chat(const api_context *api, const char *system, const json_t *messa
                  api_error *err)
 {
     const size_t n = json_array_size(messages);
-    size_t used = 0;
+    size_t used = 0, bytes = system != NULL ? strlen(system) : 0;
     if (err->http != 0) return;
     if (n == 0) {
         api_fail_field(err, "messages", "messages must be an array with at least one message");
@@ -146,9 +148,8 @@ void prompt_chat(const api_context *api, const char *system, const json_t *messa
     }
     if (system != NULL) list[used++] = (mp_chat_message){"system", system};
     const size_t first = used;
-    for (size_t i = 0; i < n && read_message(json_array_get(messages, i), i, openai, &list[used], err); i++) used++;
-    size_t bytes = 0;
-    for (size_t i = 0; i < used; i++) bytes += strlen(list[i].content);
+    for (size_t i = 0; i < n && read_message(json_array_get(messages, i), i, openai, &list[used], &bytes, err); i++)
+        used++;
     if (err->http == 0 && fits(api, bytes, err)) tokenize_chat(api, list, used, r, err);
     for (size_t i = first; i < used; i++) free((char *)list[i].content);
     free(list);
