@@ -28,7 +28,8 @@ static const error_kind *kind_of(unsigned http)
     return &other;
 }
 
-static void fail(api_error *err, unsigned http, const char *code, const char *field, const char *format, va_list args)
+__attribute__((format(printf, 5, 0))) static void fail(api_error *err, unsigned http, const char *code,
+                                                       const char *field, const char *format, va_list args)
 {
     if (err->http != 0) return;
     err->http = http;
