@@ -245,17 +245,20 @@ static int32_t draw_of_all(draw *d, const float *logits, float largest, float te
     return (int32_t)drawn;
 }
 
-static int32_t draw_of(const candidate *kept, size_t n, float largest, float temperature, rng *r)
+/* The candidates' logits become their weights. */
+static int32_t draw_of(candidate *kept, size_t n, float largest, float temperature, rng *r)
 {
     double total = 0;
-    for (size_t i = 0; i < n; i++) total += (double)weight(kept[i].logit, largest, temperature);
+    for (size_t i = 0; i < n; i++) {
+        kept[i].logit = weight(kept[i].logit, largest, temperature);
+        total += (double)kept[i].logit;
+    }
     double left = rng_uniform(r) * total;
     int32_t drawn = kept[0].id;
     for (size_t i = 0; i < n; i++) {
-        const double w = (double)weight(kept[i].logit, largest, temperature);
-        if (w == 0) continue;
+        if (kept[i].logit == 0) continue;
         drawn = kept[i].id;
-        left -= w;
+        left -= (double)kept[i].logit;
         if (left < 0) break;
     }
     return drawn;
