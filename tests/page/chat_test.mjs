@@ -154,7 +154,7 @@ async function followsEnd(page) {
 export async function chatTests(browser) {
   const run = (name, body, options, pageOptions) =>
     test(`chat: ${name}`, () => withMock(browser, options, pageOptions, body));
-  await run('a message is sent, its answer grows as it comes', streams);
+  await run('a message is sent, its answer grows as it comes', streams, {pace: 20});
   await run('each answer tells what it used and what was promised', account);
   await run('Stop ends the request, what had come stays and is remembered', stops);
   await run('settings and what was said go along; a new conversation forgets', history);

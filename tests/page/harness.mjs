@@ -38,6 +38,7 @@ export const launch = () => chromium.launch({
  * the browser's own lines about statuses in `expected`), exceptions, requests to anyone but the server. */
 export async function open(browser, url, {expected = [], ...options} = {}) {
   const context = await browser.newContext({viewport: {width: 1440, height: 900}, ...options});
+  context.setDefaultTimeout(180000); /* not a limit on speed: a wait that would never end says which one it was */
   const page = await context.newPage();
   page.faults = [];
   page.on('console', message => {

@@ -99,7 +99,7 @@ async function narrow(browser, mock) {
     const options = {viewport: {width, height: 700}, isMobile: true, hasTouch: true};
     await withPage(browser, mock, options, async page => {
       await picture(page, `narrow-${width}-welcome`);
-      await ask(page, 'markup, and a_word_without_a_single_space_in_it_that_is_longer_than_any_line_here');
+      await ask(page, 'markup, and a_word_without_a_single_space_in_it_that_is_wider_than_any_line_here');
       assert.equal(await page.evaluate(SIDEWAYS), 0);
       await picture(page, `narrow-${width}-chat`);
       await page.click('#choice');

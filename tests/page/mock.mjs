@@ -1,6 +1,6 @@
 /* A server that speaks as `moeprism serve` does, for the tests of the page: slow streams, errors and load on demand.
  *
- * Words in the last message choose what happens: "busy" a 503, "long" an answer that goes on for long, "break" a
+ * Words in the last message choose what happens: "busy" a 503, "long" an answer that goes on until it is stopped, "break" a
  * connection that breaks off, "refuse" a 400, "midway" an error inside the stream, "markup" text that looks like HTML
  * and code. What was asked is kept in `asked`. The page's files come from the source tree, under the policy that the
  * server sends. */
@@ -118,15 +118,14 @@ export class Mock {
     const floor = this.props.ladder[asked.moeprism?.point ?? asked.moeprism?.min_point ?? 0];
     const used = asked.moeprism?.point !== undefined ? floor : this.props.ladder[Math.floor(floor.point / 2)];
     const pace = this.pace * (1 - 0.5 * (1 - used.compute_share));
-    const words = (text.includes('markup') ? MARKUP : text.includes('long') ? `${ANSWER}\n\n`.repeat(40) : ANSWER)
-      .split(/(?<=\s)/);
+    const words = (text.includes('markup') ? MARKUP : text.includes('long') ? `${ANSWER}\n\n` : ANSWER).split(/(?<=\s)/);
+    const end = text.includes('long') ? Infinity : Math.min(words.length, asked.max_tokens ?? Infinity);
     this.counters.begin();
     await sleep(5 * pace);
     if (chat) send({choices: [{index: 0, delta: {role: 'assistant'}, finish_reason: null}]});
     let n = 0;
-    for (const word of words.slice(0, asked.max_tokens)) {
-      if (response.destroyed) break;
-      send(choice(word));
+    while (n < end && !response.destroyed) {
+      send(choice(words[n % words.length]));
       this.counters.token(used.point, pace / 1000);
       n += 1;
       if (n === 12 && text.includes('break')) { response.destroy(); break; }
