@@ -5,10 +5,10 @@
  *
  * A sub-expert is 32 neurons of a model with d = 2048: rows_dot takes its 64 gate and up rows, rows_accumulate its 32
  * down rows in tiles of 256 columns. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
- * larger than a cache). GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the time
- * that reading the weights or multiplying alone would take, whichever is longer, over the time it took; where all fits
- * a cache (a small N) reading counts as free. Times are the thread's CPU time, so that other programs on the machine
- * only disturb through caches and memory. */
+ * larger than a cache), and each call is told the next one, as the engine does. GB/s are bytes of weights, counted once
+ * however many tokens share them. "of limit" is the time that reading the weights or multiplying alone would take,
+ * whichever is longer, over the time it took; where all fits a cache (a small N) reading counts as free. Times are the
+ * thread's CPU time, so that other programs on the machine only disturb through caches and memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,18 +174,19 @@ static void prepare(bench *b, size_t count)
     free(part);
 }
 
-static void dot_part(const bench *b, const uint8_t *w, size_t tokens)
+static void dot_part(const bench *b, const uint8_t *w, const uint8_t *next, size_t tokens)
 {
-    b->k->rows_dot(b->traits->type, D, w, dtype_row_bytes(b->traits->type, D), 2 * NEURONS, b->x, b->y, tokens, NULL);
+    b->k->rows_dot(b->traits->type, D, w, dtype_row_bytes(b->traits->type, D), 2 * NEURONS, b->x, b->y, tokens, next);
 }
 
-static void accumulate_part(const bench *b, const uint8_t *w, size_t tokens)
+static void accumulate_part(const bench *b, const uint8_t *w, const uint8_t *next, size_t tokens)
 {
     const size_t row = dtype_row_bytes(b->traits->type, WIDTH);
     for (size_t c = 0; c < D; c += WIDTH, w += NEURONS * row) {
         float *y[MAX_TOKENS];
+        const uint8_t *after = c + WIDTH < D ? w + NEURONS * row : next;
         for (size_t t = 0; t < tokens; t++) y[t] = b->y[t] + c;
-        b->k->rows_accumulate(b->traits->type, WIDTH, w, row, NEURONS, (const float *const *)b->x, y, tokens, NULL);
+        b->k->rows_accumulate(b->traits->type, WIDTH, w, row, NEURONS, (const float *const *)b->x, y, tokens, after);
     }
 }
 
@@ -203,14 +204,21 @@ static void print_result(const bench *b, const char *name, size_t tokens, double
     fflush(stdout);
 }
 
-static void measure(const bench *b, const char *name, void (*part)(const bench *, const uint8_t *, size_t), size_t macs)
+/* The part that is visited `done` after the first. */
+static const uint8_t *part_at(const bench *b, size_t done)
+{
+    return b->memory + b->order[done % b->parts] * b->part_bytes;
+}
+
+static void measure(const bench *b, const char *name,
+                    void (*part)(const bench *, const uint8_t *, const uint8_t *, size_t), size_t macs)
 {
     for (size_t tokens = 1; tokens <= MAX_TOKENS; tokens = tokens == 1 ? 4 : tokens * 8) {
         const uint64_t start = clock_thread_cpu_ns();
         uint64_t elapsed = 0;
         size_t done = 0;
         while ((double)elapsed < SECONDS * 1e9) {
-            for (int i = 0; i < 32; i++) part(b, b->memory + b->order[done++ % b->parts] * b->part_bytes, tokens);
+            for (int i = 0; i < 32; i++, done++) part(b, part_at(b, done), part_at(b, done + 1), tokens);
             elapsed = clock_thread_cpu_ns() - start;
         }
         const double ns = (double)elapsed / (double)done;

@@ -442,7 +442,8 @@ static void act_isa(const kernels *k)
     kernels_get("ref")->quantize_act(x, N, expected);
     assert_memory_equal(got + 1, expected, sizeof expected);
     for (size_t b = 0; b < N / 32; b++) {
-        float scale, scale_sum, half_sums[2];
+        float scale, scale_sum;
+        int32_t half_sums[2];
         int sums[2] = {0};
         memcpy(&scale, got + 1 + N + 4 * b, 4);
         memcpy(&scale_sum, got + 1 + N + N / 8 + 4 * b, 4);
@@ -453,7 +454,7 @@ static void act_isa(const kernels *k)
             assert_true(fabs((double)scale * q - (double)x[i]) <= (double)scale * 0.5001 + 1e-30);
         }
         assert_true(scale_sum == scale * (float)(sums[0] + sums[1]));
-        for (size_t h = 0; h < 2; h++) assert_true(half_sums[h] == scale * (float)sums[h]);
+        for (size_t h = 0; h < 2; h++) assert_int_equal(half_sums[h], sums[h]);
     }
     /* What is not a number stays visible. */
     x[5] = NAN, x[40] = INFINITY;

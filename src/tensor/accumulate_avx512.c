@@ -87,15 +87,6 @@ INLINE __m256 eight_halves(const uint16_t *p)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-/* Of eight blocks: all within two vectors, so that nothing is stored in pieces and read at once. */
-INLINE __m128i q4_0_strip_scales(const uint8_t *row)
-{
-    const __m128i at = _mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63);
-    const vi v =
-        _mm512_permutex2var_epi16(_mm512_loadu_si512(row), _mm512_castsi128_si512(at), _mm512_loadu_si512(row + 64));
-    return _mm512_castsi512_si128(v);
-}
-
 INLINE void load_row_scales(dtype type, const uint8_t *row, size_t units, size_t j, row_block *b)
 {
     if (type == DTYPE_Q6_K) {
@@ -108,7 +99,7 @@ INLINE void load_row_scales(dtype type, const uint8_t *row, size_t units, size_t
         return;
     }
     if (type == DTYPE_Q4_0 && units == STRIP_UNITS) {
-        set_row_scales(type, _mm256_cvtph_ps(q4_0_strip_scales(row)), _mm256_setzero_ps(), j, b);
+        set_row_scales(type, _mm256_cvtph_ps(q4_0_chunk_scales(row)), _mm256_setzero_ps(), j, b);
         return;
     }
     uint16_t d[8] = {0}, m[8] = {0};

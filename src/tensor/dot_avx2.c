@@ -253,7 +253,8 @@ void quantize_act_avx2(const float *x, size_t n, void *out)
         const vf inverse = v_set1(largest > ACT_TINY ? 127.0f / largest : 0.0f);
         for (size_t k = 0; k < 4; k++) q[k] = _mm256_cvtps_epi32(v_mul(v_load(x + i + k * VL), inverse));
         const int sum0 = sum_of_eight(_mm256_add_epi32(q[0], q[1])), sum1 = sum_of_eight(_mm256_add_epi32(q[2], q[3]));
-        const float sum = scale * (float)(sum0 + sum1), halves[2] = {scale * (float)sum0, scale * (float)sum1};
+        const float sum = scale * (float)(sum0 + sum1);
+        const int32_t halves[2] = {sum0, sum1};
         _mm256_storeu_si256((__m256i *)(quants + i), pack_bytes(q));
         memcpy(scales_out, &scale, sizeof scale);
         memcpy(sums, &sum, sizeof sum);

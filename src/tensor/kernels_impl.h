@@ -2,9 +2,10 @@
  * activation.
  *
  * The activation of n elements is planar, so that the scales of several blocks are one load:
- *     i8 quants[n], f32 scale[n / 32], f32 sum[n / 32], f32 half_sum[n / 16]
- * with x_i = scale quants_i and the sums scale * (sum of quants) over 32 or 16 of them, which is what a weight format
- * with a constant or a min per run multiplies that constant with. It has no alignment. */
+ *     i8 quants[n], f32 scale[n / 32], f32 sum[n / 32], i32 half_sum[n / 16]
+ * with x_i = scale quants_i, sum = scale * (sum of 32 quants), which a weight format with a min per run multiplies that
+ * with, and half_sum the sum of 16 quants, for formats whose weights are unsigned with an offset. It has no
+ * alignment. */
 #ifndef TENSOR_KERNELS_IMPL_H
 #define TENSOR_KERNELS_IMPL_H
 

@@ -44,16 +44,16 @@ static void quantize_act(const float *x, size_t n, void *out)
         const float largest = largest_magnitude(x + i, ACT_BLOCK);
         const float inverse = largest > ACT_TINY ? 127.0f / largest : 0.0f;
         const float scale = largest <= ACT_TINY ? 0.0f : largest / 127.0f;
-        int sum[2] = {0};
+        int32_t sums[2] = {0};
         for (size_t k = 0; k < ACT_BLOCK; k++) {
             const int q = isfinite(largest) ? (int)lrintf(x[i + k] * inverse) : 0;
             bytes[i + k] = (uint8_t)(int8_t)q;
-            sum[k / 16] += q;
+            sums[k / 16] += q;
         }
-        const float sums[3] = {scale * (float)(sum[0] + sum[1]), scale * (float)sum[0], scale * (float)sum[1]};
+        const float sum = scale * (float)(sums[0] + sums[1]);
         memcpy(bytes + n + i / 8, &scale, 4);
-        memcpy(bytes + n + n / 8 + i / 8, sums, 4);
-        memcpy(bytes + n + n / 4 + i / 4, sums + 1, 8);
+        memcpy(bytes + n + n / 8 + i / 8, &sum, 4);
+        memcpy(bytes + n + n / 4 + i / 4, sums, 8);
     }
 }
 

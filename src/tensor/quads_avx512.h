@@ -153,6 +153,15 @@ INLINE void quad_run(dtype type, const uint8_t *w, size_t stride, size_t run, vi
     }
 }
 
+/* The scales of eight blocks of Q4_0, all within two vectors. */
+INLINE __m128i q4_0_chunk_scales(const uint8_t *blocks)
+{
+    const __m128i at = _mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63);
+    const vi v = _mm512_permutex2var_epi16(_mm512_loadu_si512(blocks), _mm512_castsi128_si512(at),
+                                           _mm512_loadu_si512(blocks + 64));
+    return _mm512_castsi512_si128(v);
+}
+
 /* In each lane the 4 x 4 matrix of 32-bit words, v[row] word column, transposed. */
 INLINE void transpose_words(vi *v)
 {

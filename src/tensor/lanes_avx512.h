@@ -1,0 +1,180 @@
+/* lanes_avx512.h: 16 rows in the 16 lanes of a vector, for the integer products of rows_dot: their scales, what makes
+ * up for unsigned weights, and how a run's integers are added to an output.
+ *
+ *     sum = 0; for every run of 32 elements (Q6_K: 16), ascending:
+ *         sum = fma(int_dot, wscale * xscale, sum);  with a min: sum = fma(wmin, xscale * (sum of the run's quants),
+ * sum)
+ *
+ * where int_dot is of the weights less their offset: it is exact, and begins with -offset times the sum of the quants.
+ * So an output's bits depend on its row and token alone, whatever way its integers were found. */
+#ifndef TENSOR_LANES_AVX512_H
+#define TENSOR_LANES_AVX512_H
+
+#include "tensor/quads_avx512.h"
+
+enum { LANES = 16, STARTS = 2 * CHUNK_RUNS };
+
+/* Where a quantized activation's planes are (kernels_impl.h). */
+typedef struct token {
+    const uint8_t *quants, *scales, *sums, *half_sums;
+} token;
+
+INLINE token token_at(const void *x, size_t n, size_t at)
+{
+    return (token){(const uint8_t *)act_quants(x) + at, act_scales(x, n) + at / 8, act_sums(x, n) + at / 8,
+                   act_half_sums(x, n) + at / 4};
+}
+
+INLINE vf broadcast_f32(const uint8_t *p)
+{
+    return v_set1(load_f32(p));
+}
+
+/* Runs with a scale of their own in `runs` of 32. */
+INLINE size_t scaled_runs(dtype type, size_t runs)
+{
+    return type == DTYPE_Q6_K ? 2 * runs : runs;
+}
+
+/* What the integer sums of a chunk's runs begin with, one for each scaled run. */
+INLINE void chunk_starts(dtype type, const token *x, size_t runs, int32_t *out)
+{
+    const vi offset = _mm512_set1_epi32(-run_offset(type));
+    const __mmask16 there = runs == CHUNK_RUNS ? (__mmask16)-1 : part(2 * runs);
+    const vi halves = _mm512_maskz_loadu_epi32(there, x->half_sums);
+    if (type == DTYPE_Q6_K) {
+        _mm512_store_si512(out, _mm512_mullo_epi32(halves, offset));
+        return;
+    }
+    const vi sums = _mm512_mullo_epi32(_mm512_add_epi32(halves, _mm512_srli_epi64(halves, 32)), offset);
+    _mm256_store_si256((__m256i *)(void *)out, _mm512_cvtepi64_epi32(sums));
+}
+
+/* ---- scales ------------------------------------------------------------------------------------------------------ */
+
+/* What stands in the blocks of a chunk, row by row. Vectors read it whole what was written in pieces, so it is filled
+ * well before it is decoded. */
+typedef struct raw_scales {
+    uint16_t d[LANES][CHUNK_RUNS], m[LANES][CHUNK_RUNS]; /* of blocks of 32 */
+    uint16_t k_d[LANES], k_m[LANES];                     /* K-quants, with their levels: scales, minima */
+    uint8_t levels[LANES][16];
+} __attribute__((aligned(64))) raw_scales;
+
+/* One row for every lane: s[run][lane], Q6_K two runs of 16 for each of 32. */
+typedef struct run_scales {
+    float s[2 * CHUNK_RUNS][LANES], m[CHUNK_RUNS][LANES];
+} __attribute__((aligned(64))) run_scales;
+
+INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane, raw_scales *raw)
+{
+    if (type == DTYPE_Q6_K) {
+        raw->k_d[lane] = load_u16(w + Q6_K_D);
+        memcpy(raw->levels[lane], w + Q6_K_SCALES, 16);
+    } else if (is_k(type)) {
+        uint64_t levels[2];
+        q4_k_scales(w + Q4_K_SCALES, &levels[0], &levels[1]);
+        memcpy(raw->levels[lane], levels, sizeof levels);
+        raw->k_d[lane] = load_u16(w);
+        raw->k_m[lane] = load_u16(w + Q4_K_DMIN);
+    } else if (type == DTYPE_Q4_0 && runs == CHUNK_RUNS) {
+        _mm_store_si128((__m128i *)(void *)raw->d[lane], q4_0_chunk_scales(w));
+    } else {
+#pragma GCC unroll 8
+        for (size_t run = 0; run < runs; run++) {
+            raw->d[lane][run] = load_u16(w + run * block_bytes(type));
+            if (has_min(type)) raw->m[lane][run] = load_u16(w + run * block_bytes(type) + 2);
+        }
+    }
+}
+
+/* 16 rows, a lane each */
+INLINE void raw_load(dtype type, const uint8_t *w, size_t stride, size_t runs, raw_scales *raw)
+{
+    for (size_t r = 0; r < LANES; r++) {
+        if (runs == CHUNK_RUNS)
+            raw_load_lane(type, w + r * stride, CHUNK_RUNS, r, raw);
+        else
+            raw_load_lane(type, w + r * stride, runs, r, raw);
+    }
+}
+
+INLINE vf load_f16_lanes(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)p));
+}
+
+/* [16 lanes][8 runs] of F16 into out[run][lane] F32. */
+INLINE void transpose_halves(const uint16_t (*in)[CHUNK_RUNS], float (*out)[LANES])
+{
+    /* Four rows a vector; run r of theirs becomes quarter r, in the order in which unpacking and pairing leave 0 .. 7.
+     */
+    const vi quarters = _mm512_set_epi16(31, 23, 15, 7, 27, 19, 11, 3, 30, 22, 14, 6, 26, 18, 10, 2, 29, 21, 13, 5, 25,
+                                         17, 9, 1, 28, 20, 12, 4, 24, 16, 8, 0);
+    const vi low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    vi v[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) v[i] = _mm512_permutexvar_epi16(quarters, _mm512_load_si512(in[4 * i]));
+    const vi a = _mm512_unpacklo_epi64(v[0], v[1]), b = _mm512_unpacklo_epi64(v[2], v[3]);
+    const vi c = _mm512_unpackhi_epi64(v[0], v[1]), d = _mm512_unpackhi_epi64(v[2], v[3]);
+    const vi pairs[4] = {_mm512_permutex2var_epi64(a, low, b), _mm512_permutex2var_epi64(a, high, b),
+                         _mm512_permutex2var_epi64(c, low, d), _mm512_permutex2var_epi64(c, high, d)};
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        v_store(out[2 * i], _mm512_cvtph_ps(_mm512_castsi512_si256(pairs[i])));
+        v_store(out[2 * i + 1], _mm512_cvtph_ps(_mm512_extracti64x4_epi64(pairs[i], 1)));
+    }
+}
+
+/* levels [16 lanes][16] into [16][16 lanes]. */
+INLINE void transpose_levels(const raw_scales *raw, vi *out)
+{
+    vi v[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) v[i] = interleave_bytes(_mm512_load_si512(raw->levels[4 * i]));
+    transpose_words(v); /* lane l of v[e]: level 4 l + e of all rows */
+#pragma GCC unroll 4
+    for (size_t e = 0; e < 4; e++) out[e] = v[e];
+}
+
+INLINE vf level_floats(dtype type, const vi *levels, size_t i)
+{
+    const __m128i bytes = _mm_load_si128((const __m128i *)(const void *)&levels[i % 4] + i / 4);
+    return _mm512_cvtepi32_ps(type == DTYPE_Q6_K ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
+}
+
+INLINE void decode_k_scales(dtype type, const raw_scales *raw, run_scales *out)
+{
+    vi levels[4];
+    transpose_levels(raw, levels);
+    const vf d = load_f16_lanes(raw->k_d);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < scaled_runs(type, CHUNK_RUNS); i++)
+        v_store(out->s[i], v_mul(level_floats(type, levels, i), d));
+    if (!has_min(type)) return;
+    const vf dmin = v_sub(v_zero(), load_f16_lanes(raw->k_m));
+#pragma GCC unroll 8
+    for (size_t i = 0; i < CHUNK_RUNS; i++) v_store(out->m[i], v_mul(level_floats(type, levels, i + 8), dmin));
+}
+
+INLINE void decode_scales(dtype type, const raw_scales *raw, run_scales *out)
+{
+    if (is_k(type)) {
+        decode_k_scales(type, raw, out);
+        return;
+    }
+    transpose_halves(raw->d, out->s);
+    if (has_min(type)) transpose_halves(raw->m, out->m);
+}
+
+/* ---- sums of a run ---------------------------------------------------------------------------------------------- */
+
+/* Scaled run i of one token; `dot` began with chunk_starts(). */
+INLINE vf add_run(dtype type, const run_scales *s, size_t i, const token *x, vi dot, vf sum)
+{
+    const size_t run = type == DTYPE_Q6_K ? i / 2 : i;
+    const vf scale = v_mul(v_load(s->s[i]), broadcast_f32(x->scales + run * sizeof(float)));
+    sum = v_fma(_mm512_cvtepi32_ps(dot), scale, sum);
+    return has_min(type) ? v_fma(v_load(s->m[i]), broadcast_f32(x->sums + i * sizeof(float)), sum) : sum;
+}
+
+#endif
