@@ -184,7 +184,8 @@ static void accumulate_part(const bench *b, const uint8_t *w, const uint8_t *nex
     const size_t row = dtype_row_bytes(b->traits->type, WIDTH);
     for (size_t c = 0; c < D; c += WIDTH, w += NEURONS * row) {
         float *y[MAX_TOKENS];
-        const uint8_t *after = c + WIDTH < D ? w + NEURONS * row : next;
+        const uint8_t *after =
+            c + 2 * WIDTH < D ? w + 2 * NEURONS * row : next + (c + 2 * WIDTH - D) / WIDTH * NEURONS * row;
         for (size_t t = 0; t < tokens; t++) y[t] = b->y[t] + c;
         b->k->rows_accumulate(b->traits->type, WIDTH, w, row, NEURONS, (const float *const *)b->x, y, tokens, after);
     }

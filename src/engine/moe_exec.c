@@ -229,8 +229,10 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
             a[i - begin] = m->hidden + i * s->part_width;
             y[i - begin] = j->y + m->pair_token[i] * (size_t)s->d + tile * s->tile;
         }
+        /* Not the next one: a call is over before memory would answer. */
+        const uint8_t *soon = g + 2 < m->n_active ? tensor_row(w, m->active[g + 2], row) : NULL;
         m->x->k->rows_accumulate(w->type, s->tile, tensor_row(w, sub, row), w->row_bytes, s->part_width, a, y,
-                                 end - begin, g + 1 < m->n_active ? tensor_row(w, m->active[g + 1], row) : NULL);
+                                 end - begin, soon);
     }
 }
 

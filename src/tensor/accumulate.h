@@ -2,6 +2,9 @@
 #ifndef TENSOR_ACCUMULATE_H
 #define TENSOR_ACCUMULATE_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 enum {
     UNIT = 32,   /* columns */
     STRIP = 256, /* columns */
@@ -15,5 +18,15 @@ enum {
  *   Q4_K, Q5_K         [row][unit] the step and [row][8 + unit] the base
  *   Q6_K               [row][run], two runs of 16 columns a unit */
 typedef float tile_scales[16][16];
+
+/* A call of rows_accumulate. */
+typedef struct accumulate_args {
+    size_t width, stride, rows;
+    const uint8_t *r;
+    const float *const *a;
+    float *const *y;
+    size_t tokens;
+    const uint8_t *next; /* what this thread reads soon after this call, or NULL */
+} accumulate_args;
 
 #endif

@@ -29,7 +29,7 @@ typedef struct kernels {
      * Where a table multiplies quantized rows as integers it rounds a token's factors to eight bits over 32 rows at a
      * time, counted from the first: rows in several calls give the same bits only if cut there.
      * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width].
-     * next: as for rows_dot. */
+     * next: as for rows_dot, better two calls ahead than one where they are short. */
     void (*rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
                             const float *const *a, float *const *y, size_t tokens, const void *next);
 

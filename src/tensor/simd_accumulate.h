@@ -197,15 +197,6 @@ INLINE void tokens_many(size_t runs, size_t T, size_t units, size_t rows, const 
 
 /* ---- all strips, tiles, tokens --------------------------------------------------------------------------------- */
 
-typedef struct accumulate_args {
-    size_t width, stride, rows;
-    const uint8_t *r;
-    const float *const *a;
-    float *const *y;
-    size_t tokens;
-    const uint8_t *next; /* what this thread reads after this call, or NULL */
-} accumulate_args;
-
 INLINE void tile_many(dtype type, const accumulate_args *args, const tile *in, const float (*s)[16], size_t j0,
                       size_t c0)
 {
