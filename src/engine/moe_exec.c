@@ -10,6 +10,8 @@
 /* Rows of gate and of up in a work item: of sub-experts all, since both stand together, up to so many. */
 #define HIDDEN_ROWS    32
 #define WHOLE_SUB_ROWS 64
+/* Below this many tokens most sub-experts have one. */
+#define FEW_TOKENS 8
 
 static size_t max_pairs(const moe_exec *m)
 {
@@ -90,8 +92,8 @@ typedef struct apply_job {
     const moe_layer *layer;
     const acts *in;
     const uint32_t *points;
-    size_t tokens, ranges; /* ranges: of tokens, for the down product */
-    uint32_t blocks;       /* of hidden rows */
+    size_t tokens, ranges, tiles_per_item; /* ranges: of tokens, for the down product */
+    uint32_t blocks;                       /* of hidden rows */
     float *y;
 } apply_job;
 
@@ -204,36 +206,62 @@ static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t 
     return begin;
 }
 
-/* One run of W outputs for one range of tokens. */
+/* Tile number i of those that an item goes through: its tiles of one sub-expert after the other. NULL past the last. */
+static const void *down_tile_at(const apply_job *j, size_t first, size_t i)
+{
+    const size_t g = i / j->tiles_per_item;
+    if (g >= j->m->n_active) return NULL;
+    const uint32_t tile = (uint32_t)(first + i % j->tiles_per_item);
+    return tensor_row(&j->layer->w.down_t, j->m->active[g], tile * j->m->shape.part_width);
+}
+
+/* A few runs of W outputs, side by side, for one range of tokens. */
 static void down_tile_item(void *arg, size_t item, unsigned thread)
 {
     const apply_job *j = arg;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
     const tensor *w = &j->layer->w.down_t;
-    const size_t tile = item / j->ranges, range = item % j->ranges;
-    const uint32_t row = (uint32_t)tile * s->part_width;
+    const size_t first = item / j->ranges * j->tiles_per_item, range = item % j->ranges;
     const size_t t0 = j->tokens * range / j->ranges, t1 = j->tokens * (range + 1) / j->ranges;
     float **y = m->ptrs + (size_t)thread * 4 * m->cap;
     const float **a = (const float **)(y + m->cap);
-    for (size_t t = t0; t < t1; t++) memset(j->y + t * s->d + tile * s->tile, 0, s->tile * sizeof *j->y);
+    for (size_t t = t0; t < t1; t++)
+        memset(j->y + t * s->d + first * s->tile, 0, j->tiles_per_item * s->tile * sizeof *j->y);
     for (size_t g = 0; g < m->n_active; g++) {
-        const uint32_t sub = m->active[g];
-        size_t begin = m->group_start[sub], end = m->group_start[sub + 1];
+        size_t begin = m->group_start[m->active[g]], end = m->group_start[m->active[g] + 1];
         if (j->ranges > 1) {
             begin = first_pair_of(m, begin, end, t0);
             end = first_pair_of(m, begin, end, t1);
             if (begin == end) continue;
         }
-        for (size_t i = begin; i < end; i++) {
-            a[i - begin] = m->hidden + i * s->part_width;
-            y[i - begin] = j->y + m->pair_token[i] * (size_t)s->d + tile * s->tile;
+        for (size_t i = 0; i < j->tiles_per_item; i++) {
+            const size_t at = g * j->tiles_per_item + i;
+            for (size_t p = begin; p < end; p++) {
+                a[p - begin] = m->hidden + p * s->part_width;
+                y[p - begin] = j->y + m->pair_token[p] * (size_t)s->d + (first + i) * s->tile;
+            }
+            /* What is asked for is not the next tile but the one after: a call is over before memory would answer. */
+            m->x->k->rows_accumulate(w->type, s->tile, down_tile_at(j, first, at), w->row_bytes, s->part_width, a, y,
+                                     end - begin, down_tile_at(j, first, at + 2));
         }
-        /* Not the next one: a call is over before memory would answer. */
-        const uint8_t *soon = g + 2 < m->n_active ? tensor_row(w, m->active[g + 2], row) : NULL;
-        m->x->k->rows_accumulate(w->type, s->tile, tensor_row(w, sub, row), w->row_bytes, s->part_width, a, y,
-                                 end - begin, soon);
     }
+}
+
+/* Few tokens leave memory as the limit, and it is read faster in long pieces: a thread takes neighbouring tiles. Many
+ * tokens are shared out as finely as they come. */
+static void run_down_tiles(apply_job *j)
+{
+    pool *p = j->m->x->pool;
+    const size_t tiles = j->m->shape.d / j->m->shape.tile, threads = pool_threads(p), wanted = 4 * threads;
+    j->tiles_per_item = 1;
+    if (j->tokens < FEW_TOKENS && tiles % threads == 0)
+        j->tiles_per_item = tiles / threads;
+    else if (tiles < wanted && j->tokens > 1)
+        j->ranges = (wanted + tiles - 1) / tiles;
+    if (j->ranges > j->tokens) j->ranges = j->tokens;
+    if (threads == 1) j->ranges = 1;
+    pool_for(p, tiles / j->tiles_per_item * j->ranges, down_tile_item, j);
 }
 
 /* ---- down, whole experts ---- */
@@ -275,11 +303,7 @@ void moe_exec_apply(moe_exec *m, const moe_layer *layer, const acts *in, const u
     else
         pool_for(p, m->n_active * job.blocks, hidden_item, &job);
     if (s->tile) {
-        const size_t tiles = s->d / s->tile, wanted = 4 * (size_t)pool_threads(p);
-        if (tiles < wanted && tokens > 1) job.ranges = (wanted + tiles - 1) / tiles;
-        if (job.ranges > tokens) job.ranges = tokens;
-        if (pool_threads(p) == 1) job.ranges = 1;
-        pool_for(p, tiles * job.ranges, down_tile_item, &job);
+        run_down_tiles(&job);
     } else {
         acts_set(m->x, &m->hidden_acts, m->hidden, m->group_start[s->n_experts], tensor_is_quantized(&layer->w.down));
         pool_for(p, (s->d + MOE_DOWN_ROWS - 1) / MOE_DOWN_ROWS, down_rows_item, &job);

@@ -76,11 +76,11 @@ INLINE void ask_group(dtype type, const row_block *b, size_t g)
     if (!b->next) return;
     const size_t bytes = is_k(type) ? chunk_bytes(type) : b->units * block_bytes(type);
     if (b->stride == bytes) {
-        for (size_t at = 0; at < GROUP * bytes; at += 64) __builtin_prefetch(b->next + g * GROUP * bytes + at, 0, 2);
+        for (size_t at = 0; at < GROUP * bytes; at += 64) __builtin_prefetch(b->next + g * GROUP * bytes + at);
         return;
     }
     for (size_t j = g * GROUP; j < (g + 1) * GROUP; j++)
-        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(b->next + j * b->stride + at, 0, 2);
+        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(b->next + j * b->stride + at);
 }
 
 /* One token over a whole strip: 16 vectors of sums stay in registers. */
