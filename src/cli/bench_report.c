@@ -93,22 +93,27 @@ static void row(table *t, const bench_report *report, const bench_result *r, boo
     table_cell(t, "%u", r->test.n_seqs);
     table_cell(t, "%s%u", r->test.n_prompt > 0 ? "pp" : "tg", r->test.n_prompt > 0 ? r->test.n_prompt : r->test.n_gen);
     table_cell(t, "%.2f ± %.2f", speed.mean, speed.deviation);
+    const double total = (double)(r->timings.total_ns > 0 ? r->timings.total_ns : 1);
     double other = 100; /* norms before experts, residual stream, embedding */
     for (size_t i = 0; breakdown && i < N_PARTS; i++) {
-        const double total = (double)(r->timings.total_ns > 0 ? r->timings.total_ns : 1),
-                     share = (double)part_ns(&r->timings, i) * 100 / total;
+        const double share = (double)part_ns(&r->timings, i) * 100 / total;
         other -= share;
         table_cell(t, "%.1f %%", share);
     }
-    if (breakdown) table_cell(t, "%.1f %%", fmax(0, other));
+    if (!breakdown) return;
+    table_cell(t, "%.1f %%", fmax(0, other));
+    if (r->test.n_gen > 0)
+        table_cell(t, "+%.2f %%", (double)r->sampling_ns * 100 / total); /* beside the step */
+    else
+        table_cell(t, "-");
 }
 
 void bench_report_print(const bench_report *report, bool breakdown, FILE *out)
 {
     static const char *const headings[] = {"model", "size",    "params", "backend", "threads",   "point",
                                            "share", "seqs",    "test",   "t/s",     "attention", "router",
-                                           "gate",  "experts", "dense",  "head",    "other"};
-    table *t = table_new(breakdown ? "lrrlrrrrrrrrrrrrr" : "lrrlrrrrrr", headings);
+                                           "gate",  "experts", "dense",  "head",    "other",     "sampling"};
+    table *t = table_new(breakdown ? "lrrlrrrrrrrrrrrrrr" : "lrrlrrrrrr", headings);
     size_t rows = 0;
     for (size_t i = 0; i < report->n_results; i++) {
         if (report->results[i].n_samples == 0) continue;
@@ -188,6 +193,7 @@ static json_t *result_json(const bench_report *report, const bench_result *r)
         snprintf(key, sizeof key, "%s_ns", parts[i].name);
         set_integer(times, key, part_ns(&r->timings, i));
     }
+    if (r->sampling_ns > 0) set_integer(times, "sampling_ns", r->sampling_ns);
     json_object_set_new(object, "timings", times);
     return object;
 }

@@ -11,7 +11,7 @@
 /* What a run adds up beside its time. */
 typedef struct tally {
     double share_sum;
-    uint64_t tokens;
+    uint64_t tokens, sampling_ns;
 } tally;
 
 mp_status bench_runner_open(bench_runner *runner, const mp_engine_params *params, mp_error *err)
@@ -19,14 +19,20 @@ mp_status bench_runner_open(bench_runner *runner, const mp_engine_params *params
     runner->params = *params;
     runner->batch = calloc(params->n_batch, sizeof *runner->batch);
     if (runner->batch == NULL) return status_no_memory(err, params->n_batch * sizeof *runner->batch, "a batch");
+    if (runner->sampling) {
+        const mp_sampler_params usual = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .seed = 1};
+        MP_TRY(mp_sampler_new(&usual, mp_model_get_info(runner->model)->n_vocab, &runner->sampler, err));
+    }
     return mp_engine_open(runner->model, params, &runner->engine, err);
 }
 
 void bench_runner_close(bench_runner *runner)
 {
     mp_engine_close(runner->engine);
+    mp_sampler_free(runner->sampler);
     free(runner->batch);
     runner->engine = NULL;
+    runner->sampler = NULL;
     runner->batch = NULL;
 }
 
@@ -59,6 +65,14 @@ static mp_status prompt_test(bench_runner *runner, const bench_test *test, rng *
     return MP_OK;
 }
 
+/* What a server does after a step; the tokens drawn are not used. */
+static void draw_tokens(bench_runner *runner, size_t n, tally *sum)
+{
+    const uint64_t start = clock_now_ns();
+    for (size_t i = 0; i < n; i++) mp_sampler_draw(runner->sampler, mp_engine_logits(runner->engine, i));
+    sum->sampling_ns += clock_now_ns() - start;
+}
+
 static mp_status gen_test(bench_runner *runner, const bench_test *test, rng *random, tally *sum, mp_error *err)
 {
     for (uint32_t pos = 0; pos < test->n_gen; pos++) {
@@ -69,6 +83,7 @@ static mp_status gen_test(bench_runner *runner, const bench_test *test, rng *ran
                                                 .point = test->points[s % test->n_points],
                                                 .logits = true};
         MP_TRY(step(runner, test->n_seqs, sum, err));
+        if (runner->sampler != NULL) draw_tokens(runner, test->n_seqs, sum);
     }
     return MP_OK;
 }
@@ -79,10 +94,10 @@ static mp_status one_run(bench_runner *runner, const bench_test *test, uint64_t 
     rng random;
     rng_init(&random, runner->seed);
     for (uint32_t s = 0; s < test->n_seqs; s++) mp_engine_seq_truncate(runner->engine, s, 0);
-    const uint64_t start = clock_now_ns();
+    const uint64_t start = clock_now_ns(), sampling = sum->sampling_ns;
     const mp_status status =
         test->n_prompt > 0 ? prompt_test(runner, test, &random, sum, err) : gen_test(runner, test, &random, sum, err);
-    *ns = clock_now_ns() - start;
+    *ns = clock_now_ns() - start - (sum->sampling_ns - sampling);
     for (uint32_t s = 0; s < test->n_seqs; s++) mp_engine_seq_truncate(runner->engine, s, 0);
     return status;
 }
@@ -134,6 +149,7 @@ mp_status bench_run(bench_runner *runner, const bench_test *test, bench_result *
     }
     const mp_timings after = mp_engine_timings(runner->engine);
     result->timings = since(&after, &before);
+    result->sampling_ns = sum.sampling_ns;
     result->compute_share = sum.share_sum / (double)sum.tokens;
     return MP_OK;
 }

@@ -16,6 +16,8 @@ typedef struct bench_runner {
     mp_engine *engine;
     mp_engine_params params;
     mp_batch_token *batch; /* [params.n_batch] */
+    bool sampling;         /* decode steps end with a draw a sequence, timed apart */
+    mp_sampler *sampler;
 } bench_runner;
 
 /* One of n_prompt and n_gen is 0. Of several points, tokens of a prompt or sequences take them in turn. */
@@ -31,6 +33,7 @@ typedef struct bench_result {
     uint32_t n_samples;
     double compute_share; /* mean over the tokens of all samples */
     mp_timings timings;   /* of all samples together */
+    uint64_t sampling_ns; /* in none of the other times */
     char test_time[32];   /* ISO 8601, UTC, of the first sample */
 } bench_result;
 

@@ -80,7 +80,7 @@ static mp_status run_points(bench_runner *runner, bench_report *report, const be
 static mp_status bench(const mp_model *model, const bench_options *o, mp_error *err)
 {
     option_list points = o->points;
-    bench_runner runner = {.model = model, .repetitions = o->repetitions, .seed = o->seed};
+    bench_runner runner = {.model = model, .repetitions = o->repetitions, .seed = o->seed, .sampling = o->breakdown};
     bench_report report = {.model = model};
     const uint64_t start = clock_now_ns();
     progress shown;
@@ -195,7 +195,10 @@ static const option_spec specs[] = {
      .offset = AT(seed),
      .argument = "N",
      .help = "seed of the random tokens (default 0)"},
-    {.name = "breakdown", .kind = OPTION_FLAG, .offset = AT(breakdown), .help = "show what the time was spent on"},
+    {.name = "breakdown",
+     .kind = OPTION_FLAG,
+     .offset = AT(breakdown),
+     .help = "show what the time was spent on, and what sampling adds"},
     {.name = "json", .kind = OPTION_FLAG, .offset = AT(json), .help = "print JSON"},
     {.name = "Cost of a step, for servers and the simulator", .kind = OPTION_HEADING},
     {.name = "cost",
