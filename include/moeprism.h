@@ -179,6 +179,7 @@ typedef struct mp_engine_params {
     uint32_t n_logits; /* rows of logits a step may ask for, default n_batch */
     uint32_t n_pages;  /* of the KV cache, shared by all sequences; default as many as n_seqs full ones need */
     mp_kv_type kv_type;
+    bool pin;        /* each thread but the caller's stays on a core of its own */
     const char *isa; /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
 } mp_engine_params;
 

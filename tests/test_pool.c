@@ -209,6 +209,27 @@ static int remove_root(void **state)
     return system(command); /* NOLINT(cert-env33-c): a name of our own */
 }
 
+static void test_pin(void **state)
+{
+    (void)state;
+    const unsigned cores = pool_default_threads();
+    mp_error err;
+    pool *p;
+    assert_int_equal(pool_new(cores, &p, &err), MP_OK);
+    assert_int_equal(pool_pin(p), cores - 1);
+    job *j = calloc(1, sizeof *j);
+    assert_non_null(j);
+    j->threads = cores;
+    pool_for(p, 1000, count_item, j);
+    for (size_t i = 0; i < 1000; i++) assert_int_equal(j->runs[i], 1);
+    assert_int_equal(atomic_load(&j->bad_thread), 0);
+    free(j);
+    pool_free(p);
+    assert_int_equal(pool_new(cores + 1, &p, &err), MP_OK); /* more than there are cores: left alone */
+    assert_int_equal(pool_pin(p), 0);
+    pool_free(p);
+}
+
 static void test_cores(void **state)
 {
     (void)state;
@@ -224,6 +245,12 @@ static void test_cores(void **state)
     }
     assert_int_equal(cpus_cores(root, &mask), 3);
     assert_int_equal(cpus_logical(&mask), 6);
+    unsigned cpu;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(cpus_core(root, &mask, i, &cpu));
+        assert_true(CPU_ISSET_S(cpu, mask.bytes, mask.set));
+    }
+    assert_false(cpus_core(root, &mask, 3, &cpu));
     CPU_CLR_S(0, mask.bytes, mask.set); /* its sibling 4 still stands for the core */
     CPU_CLR_S(1, mask.bytes, mask.set);
     CPU_CLR_S(5, mask.bytes, mask.set);
@@ -277,6 +304,8 @@ int main(void)
         cmocka_unit_test(test_all_threads_work),
         cmocka_unit_test(test_new_and_free),
         cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_pin),
+        cmocka_unit_test(test_pin),
         cmocka_unit_test_setup_teardown(test_cores, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_v2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_v1, make_root, remove_root),

@@ -55,19 +55,35 @@ static unsigned first_sibling(const char *root, unsigned cpu)
     return cpu;
 }
 
-unsigned cpus_cores(const char *root, const cpus_mask *mask)
+/* Counts cores up to number `index`, whose first hardware thread in the mask goes to *cpu; returns how many there were.
+ */
+static unsigned count_cores(const char *root, const cpus_mask *mask, unsigned index, unsigned *cpu)
 {
     unsigned cores = 0;
-    unsigned char *seen = mask->set ? calloc(CPUS_MOST, 1) : NULL;
-    if (!seen) return cpus_logical(mask);
-    for (unsigned cpu = 0; cpu < mask->bytes * 8 && cpu < CPUS_MOST; cpu++) {
-        if (!CPU_ISSET_S(cpu, mask->bytes, mask->set)) continue;
-        unsigned core = first_sibling(root, cpu);
+    unsigned char *seen = calloc(CPUS_MOST, 1);
+    if (!seen) return 0;
+    for (unsigned c = 0; c < mask->bytes * 8 && c < CPUS_MOST && cores <= index; c++) {
+        if (!CPU_ISSET_S(c, mask->bytes, mask->set)) continue;
+        unsigned core = first_sibling(root, c);
+        if (!seen[core]) *cpu = c;
         cores += !seen[core];
         seen[core] = 1;
     }
     free(seen);
+    return cores;
+}
+
+unsigned cpus_cores(const char *root, const cpus_mask *mask)
+{
+    unsigned last;
+    if (!mask->set) return cpus_logical(mask);
+    const unsigned cores = count_cores(root, mask, CPUS_MOST, &last);
     return cores ? cores : 1;
+}
+
+bool cpus_core(const char *root, const cpus_mask *mask, unsigned index, unsigned *cpu)
+{
+    return mask->set && count_cores(root, mask, index, cpu) == index + 1;
 }
 
 /* Rounded down: a thread more than the quota makes the kernel stop all of them for the rest of each period. */

@@ -21,6 +21,8 @@ void cpus_clear(cpus_mask *mask);
 unsigned cpus_logical(const cpus_mask *mask);
 /* Distinct physical cores with a hardware thread in the mask, at least 1. */
 unsigned cpus_cores(const char *root, const cpus_mask *mask);
+/* A hardware thread on core number `index` of those; false where there are fewer or the kernel does not tell. */
+bool cpus_core(const char *root, const cpus_mask *mask, unsigned index, unsigned *cpu);
 /* Whole CPUs of the tightest cgroup quota (v2 cpu.max or v1 CFS) from this process's group up to the root, at least 1;
  * 0: no quota. */
 unsigned cpus_quota(const char *root);

@@ -254,6 +254,29 @@ void pool_free(pool *p)
     free(p);
 }
 
+static bool pin_worker(const worker *w, const cpus_mask *mask)
+{
+    unsigned cpu;
+    if (!cpus_core("", mask, w->index, &cpu)) return false;
+    cpu_set_t *set = CPU_ALLOC(mask->bytes * 8);
+    if (!set) return false;
+    CPU_ZERO_S(mask->bytes, set);
+    CPU_SET_S(cpu, mask->bytes, set);
+    const bool pinned = pthread_setaffinity_np(w->thread, mask->bytes, set) == 0;
+    CPU_FREE(set);
+    return pinned;
+}
+
+unsigned pool_pin(pool *p)
+{
+    unsigned pinned = 0;
+    if (p->n_threads > pool_default_threads()) return 0;
+    cpus_mask mask = cpus_affinity();
+    for (unsigned i = 0; i < p->n_started; i++) pinned += pin_worker(&p->workers[i], &mask);
+    cpus_clear(&mask);
+    return pinned;
+}
+
 unsigned pool_threads(const pool *p)
 {
     return p->n_threads;

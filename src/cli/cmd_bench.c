@@ -37,6 +37,7 @@ static mp_engine_params engine_params(const bench_options *o)
     uint32_t n_batch = prompt < BENCH_BATCH ? prompt : BENCH_BATCH;
     if (n_batch < n_seqs) n_batch = n_seqs;
     return (mp_engine_params){.threads = o->common.threads,
+                              .pin = o->common.pin,
                               .isa = o->common.isa,
                               .kv_type = (mp_kv_type)o->kv_type,
                               .n_ctx = n_ctx > 0 ? n_ctx : 1,
@@ -228,6 +229,7 @@ static const option_spec specs[] = {
      .help = "write the cost there instead"},
     {.name = "Where it runs", .kind = OPTION_HEADING},
     CLI_OPTION_THREADS,
+    CLI_OPTION_PIN,
     CLI_OPTION_ISA,
     CLI_OPTION_NO_MMAP,
 };

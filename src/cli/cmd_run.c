@@ -108,6 +108,7 @@ static mp_status run_model(const mp_model *model, const run_options *o, mp_error
     const uint64_t seed = o->seed != OPTION_UNSET_U64 ? o->seed : random_seed();
     const uint32_t n_ctx = cli_context(model, o->n_ctx);
     const mp_engine_params engine = {.threads = o->common.threads,
+                                     .pin = o->common.pin,
                                      .isa = o->common.isa,
                                      .kv_type = (mp_kv_type)o->kv_type,
                                      .n_ctx = n_ctx,
@@ -194,6 +195,7 @@ static const option_spec specs[] = {
      .offset = AT(no_display_prompt),
      .help = "do not print the prompt before the text"},
     CLI_OPTION_THREADS,
+    CLI_OPTION_PIN,
     CLI_OPTION_ISA,
     CLI_OPTION_NO_MMAP,
     {.name = "How much of the experts (at most one of these)", .kind = OPTION_HEADING},

@@ -65,7 +65,7 @@ typedef struct cli_common {
     unsigned n_args;
     uint32_t threads; /* 0: the library's choice */
     const char *isa;
-    bool no_mmap;
+    bool no_mmap, pin;
     char *config_text; /* what options from a file point into; main() frees it */
 } cli_common;
 
@@ -98,6 +98,12 @@ typedef struct cli_command {
     {                                                                                                                  \
         "no-mmap", 0, OPTION_FLAG, offsetof(cli_common, no_mmap), NULL,                                                \
             "read the model into memory instead of mapping it: starts later, runs faster", 0, 0, NULL, false           \
+    }
+
+#define CLI_OPTION_PIN                                                                                                 \
+    {                                                                                                                  \
+        "pin", 0, OPTION_FLAG, offsetof(cli_common, pin), NULL,                                                        \
+            "keep each thread on a core of its own: steadier where the machine is yours alone", 0, 0, NULL, false      \
     }
 
 /* Index = value of mp_kv_type. */

@@ -127,6 +127,7 @@ static mp_status open_engine(mp_engine *e, const mp_engine_params *params, mp_er
         return status_fail(err, MP_E_UNSUPPORTED, "instruction set '%s' is unknown or this CPU lacks it",
                            e->params.isa);
     MP_TRY(pool_new(e->params.threads, &e->x.pool, err));
+    if (e->params.pin) pool_pin(e->x.pool);
     e->params.threads = pool_threads(e->x.pool);
     layout(e);
     MP_TRY(reserve(e, err));
