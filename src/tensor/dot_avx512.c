@@ -17,31 +17,23 @@ enum { TILE_TOKENS = 4 };
 /* From this many tokens on a panel pays. */
 enum { PANEL_FROM = 6 };
 
-/* G groups of 16 rows. */
-INLINE void group_rows(dtype type, size_t G, const dot_args *a, size_t r0, size_t tokens)
+/* Rows that do not fill a panel, or four, end with some that overlap those before, which come out the same. */
+INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
 {
-    for (size_t t = 0; t < tokens; t += PANEL_PASS) {
-        const size_t left = tokens - t, count = left < PANEL_PASS ? left : PANEL_PASS;
-        if (count >= PANEL_FROM)
-            panel_rows(type, G, a, r0, t, count);
-        else
-            for (size_t g = 0; g < G; g++) direct_tokens(type, a, r0 + g * LANES, t, count);
-    }
+    size_t r = 0;
+    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, a, r, t0, tokens);
+    if (r < a->rows) panel_rows(type, a, a->rows - PANEL_ROWS, t0, tokens);
 }
 
-/* Rows that do not fill a tile end with one that overlaps those before, which come out the same. */
 INLINE void run(dtype type, const dot_args *a, size_t tokens)
 {
     size_t r = 0;
-    for (; r + PANEL_GROUPS * LANES <= a->rows; r += PANEL_GROUPS * LANES) group_rows(type, PANEL_GROUPS, a, r, tokens);
-    if (r + LANES <= a->rows) {
-        group_rows(type, 1, a, r, tokens);
-        r += LANES;
-    }
-    if (r < a->rows && r > 0 && tokens >= PANEL_FROM) {
-        group_rows(type, 1, a, a->rows - LANES, tokens);
+    if (tokens >= PANEL_FROM && a->rows >= PANEL_ROWS) {
+        for (size_t t = 0; t < tokens; t += PANEL_PASS)
+            panels(type, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
         return;
     }
+    for (; r + LANES <= a->rows; r += LANES) direct_tokens(type, a, r, 0, tokens);
     const size_t rows = (a->rows - r) / 4 * 4;
     for (size_t t = 0; rows && t < tokens; t++) one_token(type, a, r, rows, t);
     r += rows;
