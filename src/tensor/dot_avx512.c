@@ -17,7 +17,7 @@ enum { TILE_TOKENS = 4 };
 /* From this many tokens on a panel pays. */
 enum { PANEL_FROM = 6 };
 
-/* Rows that do not fill a panel, or four, end with some that overlap those before, which come out the same. */
+/* Rows that do not fill a panel end with one that overlaps those before, which come out the same. */
 INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
 {
     size_t r = 0;
@@ -25,31 +25,36 @@ INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
     if (r < a->rows) panel_rows(type, a, a->rows - PANEL_ROWS, t0, tokens);
 }
 
+/* Rows r and on for one token: 16 at a time, then fours, the last of which overlaps those before. Fewer than four in
+ * all are each four times the same. */
+INLINE void remaining_rows(dtype type, const dot_args *a, size_t r, size_t t)
+{
+    while (r < a->rows) {
+        const size_t left = a->rows - r, whole = left < LANES ? left / 4 * 4 : LANES;
+        const size_t first = whole == 0 && a->rows > 4 ? a->rows - 4 : r;
+        float lanes[4], *same = lanes;
+        const dot_args alone = {a->n, a->w + r * a->w_stride, 0, 4, a->x + t, &same, a->next};
+        const bool few = a->rows < 4;
+        one_token(type, few ? &alone : a, few ? 0 : first, whole == 0 ? 4 : whole, few ? 0 : t);
+        if (few) a->out[t][r] = lanes[0];
+        r = few ? r + 1 : first + (whole == 0 ? 4 : whole);
+    }
+}
+
 INLINE void run(dtype type, const dot_args *a, size_t tokens)
 {
-    size_t r = 0;
+    const size_t whole = a->rows / LANES * LANES;
     if (tokens >= PANEL_FROM && a->rows >= PANEL_ROWS) {
         for (size_t t = 0; t < tokens; t += PANEL_PASS)
             panels(type, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
         return;
     }
-    for (; r + LANES <= a->rows; r += LANES) direct_tokens(type, a, r, 0, tokens);
-    const size_t rows = (a->rows - r) / 4 * 4;
-    for (size_t t = 0; rows && t < tokens; t++) one_token(type, a, r, rows, t);
-    r += rows;
-    if (r == a->rows) return;
-    for (size_t t = 0; t < tokens; t++) {
-        if (a->rows > 4) {
-            one_token(type, a, a->rows - 4, 4, t);
-            continue;
-        }
-        for (size_t i = r; i < a->rows; i++) { /* fewer than four in all: four times the same */
-            float lanes[4], *out = lanes;
-            const dot_args one = {a->n, a->w + i * a->w_stride, 0, 4, a->x + t, &out, a->next};
-            one_token(type, &one, 0, 4, 0);
-            a->out[t][i] = lanes[0];
-        }
-    }
+    size_t together = 0; /* tokens that share the unpacking of whole groups of rows */
+    for (; together + 4 <= tokens; together += 4)
+        for (size_t r = 0; r < whole; r += LANES) direct(type, 4, a, r, together);
+    for (; together + 2 <= tokens; together += 2)
+        for (size_t r = 0; r < whole; r += LANES) direct(type, 2, a, r, together);
+    for (size_t t = 0; t < tokens; t++) remaining_rows(type, a, t < together ? whole : 0, t);
 }
 
 void rows_dot_avx512(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,

@@ -217,14 +217,4 @@ INLINE void one_token(dtype type, const dot_args *a, size_t r0, size_t rows, siz
     for (size_t r = 0; r < rows; r++) a->out[t][r0 + r] = lanes[r % 4 * 4 + r / 4];
 }
 
-/* 16 rows */
-INLINE void direct_tokens(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
-{
-    const size_t end = t0 + tokens;
-    size_t t = t0;
-    for (; t + 4 <= end; t += 4) direct(type, 4, a, r0, t);
-    for (; t + 2 <= end; t += 2) direct(type, 2, a, r0, t);
-    if (t < end) one_token(type, a, r0, LANES, t);
-}
-
 #endif

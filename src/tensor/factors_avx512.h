@@ -68,8 +68,10 @@ INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size
     b->w = w, b->stride = stride, b->rows = rows, b->units = units;
     b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
     b->groups = (rows + GROUP - 1) / GROUP;
-    sixteen_scales(type, w, stride, rows, units, &b->s[0]);
-    sixteen_scales(type, w + LANES * stride, stride, rows > LANES ? rows - LANES : 0, units, &b->s[1]);
+    for (size_t h = 0; h < 2; h++) {
+        const size_t before = h * LANES, there = rows > before ? rows - before : 0;
+        sixteen_scales(type, w + before * stride, stride, there, units, &b->s[h]);
+    }
     if (whole == rows) return;
     memset(b->last, 0, sizeof b->last);
     for (size_t j = whole; j < rows; j++)
