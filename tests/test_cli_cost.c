@@ -7,7 +7,7 @@
 #include "testing.h"
 
 static mp_error err;
-static char dir[] = "cost-test-XXXXXX", path[64];
+static char dir[] = "/tmp/moeprism-test-XXXXXX", path[64];
 
 static cost_file sample(void)
 {
