@@ -16,8 +16,8 @@ typedef void (*pool_item_fn)(void *arg, size_t item, unsigned thread);
 mp_status pool_new(unsigned threads, pool **out, mp_error *err);
 void pool_free(pool *p);
 unsigned pool_threads(const pool *p);
-/* Gives each worker a core of its own for good, the first being left to the caller, which stays free. Returns how many got
- * one: none where there are more threads than cores. */
+/* Gives each worker a core of its own for good, the first being left to the caller, which stays free. Returns how many
+ * got one: none where there are more threads than cores. */
 unsigned pool_pin(pool *p);
 /* Runs fn for every item in [0, n), handed out in order; returns when all are done. No allocation. */
 void pool_for(pool *p, size_t n, pool_item_fn fn, void *arg);
