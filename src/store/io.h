@@ -1,0 +1,54 @@
+/* io.h: reading pieces of a file, several at once.
+ *
+ * A backend takes requests and gives them back when they are done, in any order. It is used by one thread at a time
+ * (the store sees to that); what it starts itself is its own affair. */
+#ifndef STORE_IO_H
+#define STORE_IO_H
+
+#include "base/status.h"
+
+typedef struct io_request {
+    uint64_t offset;
+    uint32_t bytes;
+    uint32_t tag; /* handed back */
+    uint8_t *to;  /* in the arena */
+} io_request;
+
+typedef struct io_result {
+    uint32_t tag;
+    int error;      /* an errno, 0: none */
+    uint32_t bytes; /* that arrived: fewer than asked for at the end of a file that was cut */
+} io_result;
+
+typedef struct io_setup {
+    const char *path;
+    int fd;         /* for reading; io_file_open() says whether it is direct */
+    uint8_t *arena; /* where all requests lead */
+    size_t arena_bytes;
+    uint32_t depth; /* requests in flight at most */
+    void *user;     /* of a fake */
+} io_setup;
+
+typedef struct io_class {
+    const char *name;
+    /* MP_E_UNSUPPORTED where the system does not have it: the next backend is tried, and the message is shown. */
+    mp_status (*open)(const io_setup *setup, void **io, mp_error *err);
+    void (*close)(void *io); /* after everything submitted was reaped */
+    /* Starts requests [n]; never more than `depth` in flight. */
+    void (*submit)(void *io, const io_request *requests, uint32_t n);
+    /* Results [cap] of requests that are done; waits for the first one for at most wait_ns (0: not at all, UINT64_MAX:
+     * as long as it takes), where any is in flight. Returns their number. */
+    uint32_t (*reap)(void *io, io_result *results, uint32_t cap, uint64_t wait_ns);
+} io_class;
+
+extern const io_class io_uring_backend;   /* "io_uring" */
+extern const io_class io_threads_backend; /* "threads" */
+
+/* NULL past the end, best first. */
+const io_class *io_at(size_t i);
+
+/* Opens for reading, past the page cache (O_DIRECT) where the file system takes it; *align is then what offsets, sizes
+ * and addresses must be a multiple of, 1 where it is not direct. */
+mp_status io_file_open(const char *path, int *fd, uint32_t *align, mp_error *err);
+
+#endif
