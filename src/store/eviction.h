@@ -32,9 +32,10 @@ const eviction *eviction_at(size_t i);
 mp_status eviction_find(const char *name, const eviction **out, mp_error *err);
 
 /* Belady's: evicts what is used last in the future. For a recorded trace only, the yardstick of the others; it is not
- * in the list above. After start(), tell it the sequence of keys [n] (not copied); each hit() or insert() must follow
- * it. */
+ * in the list above. After start(), tell it the sequence of keys [n], all below n_keys, n < UINT32_MAX; it fills next
+ * [n], which must outlive it. Each key's hits and inserts must then follow the sequence; those of different keys may
+ * change places within a claim. */
 extern const eviction eviction_belady;
-void eviction_belady_future(void *state, const uint32_t *keys, size_t n);
+void eviction_belady_future(void *state, const uint32_t *keys, size_t n, uint32_t *next);
 
 #endif
