@@ -37,7 +37,7 @@ SOVERSION := $(if $(filter 0,$(word 1,$(V_PARTS))),0.$(word 2,$(V_PARTS)),$(word
 
 # ---- flags ----------------------------------------------------------------------------------------------------
 
-LIB_PKGS := libpcre2-8 nettle openblas lapacke
+LIB_PKGS := libpcre2-8 nettle openblas lapacke liburing
 CLI_PKGS := jansson libcurl libedit libmicrohttpd
 # Each becomes a simple variable at its first use: pkg-config is asked once, and not at all by `make help`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(LIB_PKGS) $(CLI_PKGS)))$(PKG_CFLAGS)
@@ -57,7 +57,7 @@ ALL_CFLAGS = $(STD) $(WARN) $(OPT) $(CODEGEN) $(CFLAGS)
 SAN_CC     ?= clang
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN_FLAGS := -fsanitize=thread -fno-omit-frame-pointer
-TSAN_TESTS ?= test_pool test_engine test_step test_serve_loop test_serve_metrics
+TSAN_TESTS ?= test_pool test_engine test_step test_store test_serve_loop test_serve_metrics
 
 # ---- files ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@
 set -euo pipefail
 
 build="gcc libc6-dev make pkg-config libcurl4-openssl-dev|libcurl4-gnutls-dev libjansson-dev libmicrohttpd-dev
-    libpcre2-dev libedit-dev nettle-dev
+    libpcre2-dev libedit-dev nettle-dev liburing-dev
     libopenblas-pthread-dev|libopenblas-dev|libopenblas-openmp-dev|libopenblas-serial-dev liblapacke-dev libjs-chart.js"
 test="$build libcmocka-dev python3 curl chromium prometheus"
 # Node often comes from elsewhere, with an npm of its own; Debian's would not install beside it.

@@ -1,11 +1,13 @@
 /* io.h: reading pieces of a file, several at once.
  *
- * A backend takes requests and gives them back when they are done, in any order. It is used by one thread at a time
- * (the store sees to that); what it starts itself is its own affair. */
+ * A backend takes requests and gives them back when they are done, in any order. One thread at a time submits and one
+ * at a time reaps (the store sees to that), the two possibly at once; threads of its own are its own affair. */
 #ifndef STORE_IO_H
 #define STORE_IO_H
 
 #include "base/status.h"
+
+#define IO_ALIGN 4096u /* what direct reads are a multiple of */
 
 typedef struct io_request {
     uint64_t offset;
@@ -22,7 +24,8 @@ typedef struct io_result {
 
 typedef struct io_setup {
     const char *path;
-    int fd;         /* for reading; io_file_open() says whether it is direct */
+    int fd; /* from io_file_open(), as is `align` */
+    uint32_t align;
     uint8_t *arena; /* where all requests lead */
     size_t arena_bytes;
     uint32_t depth; /* requests in flight at most */
@@ -47,8 +50,14 @@ extern const io_class io_threads_backend; /* "threads" */
 /* NULL past the end, best first. */
 const io_class *io_at(size_t i);
 
-/* Opens for reading, past the page cache (O_DIRECT) where the file system takes it; *align is then what offsets, sizes
- * and addresses must be a multiple of, 1 where it is not direct. */
+/* By name; MP_E_INVALID lists the names. */
+mp_status io_find(const char *name, const io_class **out, mp_error *err);
+
+/* Opens for reading, past the page cache (O_DIRECT) where the file system takes it; *align is then IO_ALIGN, and
+ * offsets, sizes and addresses must be multiples of it. 1 where it is not direct. */
 mp_status io_file_open(const char *path, int *fd, uint32_t *align, mp_error *err);
+
+/* For backends: reads what is left of a request of which `done` bytes have arrived, in the calling thread. */
+io_result io_read_rest(const io_setup *setup, const io_request *request, uint32_t done);
 
 #endif

@@ -1,0 +1,96 @@
+#include "store/slots.h"
+
+#define MAX_PART ((uint64_t)1 << 30) /* what every system reads in one request */
+
+static uint64_t blocks_down(uint64_t bytes)
+{
+    return bytes / IO_ALIGN * IO_ALIGN;
+}
+
+static uint64_t blocks_up(uint64_t bytes)
+{
+    return blocks_down(bytes + IO_ALIGN - 1);
+}
+
+/* Of the sub-expert that lies worst. Where a part's size is not a whole number of blocks, the same distances come back
+ * after IO_ALIGN sub-experts at most. */
+static uint64_t window(const store_part *part, uint32_t n_subs)
+{
+    const uint32_t n = part->bytes % IO_ALIGN == 0 ? 1 : n_subs < IO_ALIGN ? n_subs : IO_ALIGN;
+    uint64_t most = 0;
+    for (uint32_t s = 0; s < n; s++) {
+        const uint64_t begin = part->offset + s * part->bytes;
+        const uint64_t bytes = blocks_up(begin + part->bytes) - blocks_down(begin);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static bool part_fits(const store_part *part, uint32_t n_subs)
+{
+    uint64_t all, end;
+    return part->bytes > 0 && part->bytes <= MAX_PART && !__builtin_mul_overflow(part->bytes, n_subs, &all) &&
+           !__builtin_add_overflow(part->offset, all, &end) && end <= INT64_MAX - IO_ALIGN;
+}
+
+mp_status slots_check(const store_shape *shape, mp_error *err)
+{
+    uint32_t units, requests;
+    if (shape->n_parts == 0 || shape->n_parts > STORE_MAX_PARTS)
+        return status_fail(err, MP_E_INVALID, "a sub-expert in %u parts: there can be 1 to %d", shape->n_parts,
+                           STORE_MAX_PARTS);
+    if (shape->n_layers == 0 || shape->n_subs == 0)
+        return status_fail(err, MP_E_INVALID, "no layer with experts: nothing to read");
+    if (__builtin_mul_overflow(shape->n_layers, shape->n_subs, &units) ||
+        __builtin_mul_overflow(units, STORE_MAX_PARTS, &requests))
+        return status_fail(err, MP_E_UNSUPPORTED, "%u layers of %u sub-experts are too many", shape->n_layers,
+                           shape->n_subs);
+    for (uint32_t i = 0; i < shape->n_layers * shape->n_parts; i++)
+        if (!part_fits(&shape->parts[i], shape->n_subs))
+            return status_fail(err, MP_E_UNSUPPORTED,
+                               "part %u of layer %u: %llu bytes at offset %llu cannot be read in one piece",
+                               i % shape->n_parts, i / shape->n_parts, (unsigned long long)shape->parts[i].bytes,
+                               (unsigned long long)shape->parts[i].offset);
+    return MP_OK;
+}
+
+uint64_t slots_bytes(const store_shape *shape)
+{
+    uint64_t most = 0;
+    for (uint32_t l = 0; l < shape->n_layers; l++) {
+        uint64_t sum = 0;
+        for (uint32_t p = 0; p < shape->n_parts; p++)
+            sum += window(&shape->parts[l * shape->n_parts + p], shape->n_subs);
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+void slots_starts(const store_shape *shape, uint64_t *start)
+{
+    for (uint32_t l = 0; l < shape->n_layers; l++) {
+        uint64_t at = 0;
+        for (uint32_t p = 0; p < shape->n_parts; p++) {
+            const uint32_t i = l * shape->n_parts + p;
+            start[i] = at;
+            at += window(&shape->parts[i], shape->n_subs);
+        }
+    }
+}
+
+uint64_t slots_file_end(const store_shape *shape)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < shape->n_layers * shape->n_parts; i++) {
+        const uint64_t end = shape->parts[i].offset + shape->n_subs * shape->parts[i].bytes;
+        most = end > most ? end : most;
+    }
+    return most;
+}
+
+uint64_t store_memory_for(const store_shape *shape, uint32_t units)
+{
+    uint64_t bytes;
+    if (slots_check(shape, NULL) != MP_OK) return 0;
+    return __builtin_mul_overflow(slots_bytes(shape), units, &bytes) ? UINT64_MAX : bytes;
+}

@@ -1,0 +1,271 @@
+/* The store: a fixed number of equally large slots, filled from the file as units are claimed. This file opens and
+ * closes it; claim.c and reads.c are what it does. All memory is taken here. */
+#include "store/store.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "store/slots.h"
+#include "store/store_impl.h"
+
+#define DEFAULT_DEPTH 64u
+#define MAX_DEPTH     4096u
+
+/* ---- what stays for good ---- */
+
+typedef struct used_unit {
+    float use;
+    uint32_t unit;
+} used_unit;
+
+static int most_used_first(const void *a, const void *b)
+{
+    const used_unit *x = a, *y = b;
+    if (x->use != y->use) return x->use < y->use ? 1 : -1;
+    return x->unit < y->unit ? -1 : x->unit > y->unit;
+}
+
+/* Marks the units used most, leaving `least` slots that move. */
+static mp_status mark_fixed(store *s, const store_params *params, uint32_t least, mp_error *err)
+{
+    if (!params->use || !(params->pin_share > 0)) return MP_OK;
+    const double share = params->pin_share < 1 ? params->pin_share : 1;
+    uint32_t n = (uint32_t)(share * s->n_slots);
+    if (n > s->n_slots - least) n = s->n_slots - least;
+    used_unit *units = calloc(s->n_units, sizeof *units);
+    if (!units) return status_no_memory(err, s->n_units * sizeof *units, "the use of sub-experts");
+    for (uint32_t i = 0; i < s->n_units; i++) units[i] = (used_unit){.use = params->use[i], .unit = i};
+    qsort(units, s->n_units, sizeof *units, most_used_first);
+    for (uint32_t i = 0; i < n && units[i].use > 0; i++) s->fixed[units[i].unit] = true;
+    free(units);
+    return MP_OK;
+}
+
+/* ---- the file ---- */
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+static mp_status open_file(store *s, int expected, mp_error *err)
+{
+    struct stat st;
+    MP_TRY(io_file_open(s->path, &s->fd, &s->align, err));
+    if (fstat(s->fd, &s->opened) != 0 || fstat(expected, &st) != 0 || !same_file(&s->opened, &st))
+        return status_fail(err, MP_E_IO,
+                           "%s: the file was replaced or changed since the model was opened; open it again", s->path);
+    const uint64_t end = slots_file_end(&s->shape);
+    if ((uint64_t)st.st_size < end)
+        return status_fail(err, MP_E_FORMAT, "%s: %lld bytes, but sub-experts end at %llu: the file was cut", s->path,
+                           (long long)st.st_size, (unsigned long long)end);
+    return MP_OK;
+}
+
+/* ---- the backend ---- */
+
+static void note(char *notice, const char *text)
+{
+    const size_t used = strlen(notice);
+    snprintf(notice + used, MP_ERROR_MAX - used, "%s%s", used ? "; " : "", text);
+}
+
+static mp_status open_backend(store *s, const io_class *io_class, const io_setup *setup, mp_error *err)
+{
+    s->io_class = io_class;
+    return io_class->open(setup, &s->io, err);
+}
+
+static mp_status choose_backend(store *s, const store_params *params, char *notice, mp_error *err)
+{
+    const io_setup setup = {
+        .path = s->path,
+        .fd = s->fd,
+        .align = s->align,
+        .arena = s->data,
+        .arena_bytes = s->n_slots * s->slot_bytes,
+        .depth = s->depth,
+        .user = params->io_user,
+    };
+    if (params->io) return open_backend(s, params->io, &setup, err);
+    if (params->backend) {
+        const io_class *named;
+        MP_TRY(io_find(params->backend, &named, err));
+        return open_backend(s, named, &setup, err);
+    }
+    mp_status status = MP_E_UNSUPPORTED;
+    mp_error why = {0};
+    for (size_t i = 0; status == MP_E_UNSUPPORTED && io_at(i); i++) {
+        if (why.message[0]) {
+            char text[MP_ERROR_MAX];
+            snprintf(text, sizeof text, "%.300s: reading with %s", why.message, io_at(i)->name);
+            note(notice, text);
+        }
+        status = open_backend(s, io_at(i), &setup, &why);
+    }
+    if (status != MP_OK) return status_fail(err, status, "%s", why.message);
+    return MP_OK;
+}
+
+/* ---- memory ---- */
+
+static void lay_out_tables(store *s, arena *a)
+{
+    const size_t n_parts = (size_t)s->shape.n_layers * s->shape.n_parts;
+    store_part *parts = arena_take(a, n_parts, sizeof *parts);
+    s->starts = arena_take(a, n_parts, sizeof *s->starts);
+    s->slots = arena_take(a, s->n_slots, sizeof *s->slots);
+    s->slot_of = arena_take(a, s->n_units, sizeof *s->slot_of);
+    s->fixed = arena_take(a, s->n_units, sizeof *s->fixed);
+    s->free = arena_take(a, s->n_slots, sizeof *s->free);
+    s->queue = arena_take(a, s->n_slots, sizeof *s->queue);
+    s->batch = arena_take(a, s->depth, sizeof *s->batch);
+    s->arrivals = arena_take(a, s->depth, sizeof *s->arrivals);
+    s->order = arena_take(a, 1, s->policy->bytes(s->n_slots, s->n_units));
+    if (parts) s->shape.parts = memcpy(parts, s->shape.parts, n_parts * sizeof *parts);
+}
+
+static mp_status take_memory(store *s, mp_error *err)
+{
+    if (s->policy->bytes(s->n_slots, s->n_units) == 0)
+        return status_fail(err, MP_E_LIMIT, "%s cannot keep order among %u slots", s->policy->name, s->n_slots);
+    lay_out_tables(s, &s->tables);
+    MP_TRY(arena_reserve(&s->tables, "the store's tables", err));
+    lay_out_tables(s, &s->tables);
+    const size_t bytes = s->n_slots * s->slot_bytes;
+    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) return status_no_memory(err, bytes, "sub-experts; lower the cap");
+    s->data = data;
+    madvise(data, bytes, MADV_HUGEPAGE); /* advice: failing is harmless */
+    slots_starts(&s->shape, s->starts);
+    for (uint32_t i = 0; i < s->n_units; i++) s->slot_of[i] = STORE_NONE;
+    for (uint32_t i = s->n_slots; i--;) s->free[s->n_free++] = i;
+    s->policy->start(s->order, s->n_slots, s->n_units);
+    return MP_OK;
+}
+
+static mp_status count_slots(store *s, uint64_t memory, uint32_t least, mp_error *err)
+{
+    s->n_units = s->shape.n_layers * s->shape.n_subs;
+    s->slot_bytes = slots_bytes(&s->shape);
+    const uint64_t fit = memory / s->slot_bytes;
+    s->n_slots = fit < s->n_units ? (uint32_t)fit : s->n_units;
+    if (s->n_slots >= least) {
+        if (s->n_slots <= SIZE_MAX / s->slot_bytes) return MP_OK;
+        return status_fail(err, MP_E_LIMIT, "%llu bytes are more than a process can have", (unsigned long long)memory);
+    }
+    const uint64_t needed = store_memory_for(&s->shape, least);
+    return status_fail(
+        err, MP_E_LIMIT,
+        "%llu bytes hold %u sub-experts, but up to %u are used at once: that takes at least %.1f MiB (%llu "
+        "bytes)",
+        (unsigned long long)memory, s->n_slots, least, (double)needed / 1048576, (unsigned long long)needed);
+}
+
+/* ---- the whole ---- */
+
+static void init_lock(store *s)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+static mp_status open_parts(store *s, int expected, const store_params *params, uint32_t least, char *notice,
+                            mp_error *err)
+{
+    MP_TRY(slots_check(&s->shape, err));
+    const uint32_t units = s->shape.n_layers * s->shape.n_subs;
+    least = least < 1 ? 1 : least < units ? least : units;
+    if (s->depth > MAX_DEPTH)
+        return status_fail(err, MP_E_INVALID, "%u reads in flight: at most %u", s->depth, MAX_DEPTH);
+    MP_TRY(eviction_find(params->eviction, &s->policy, err));
+    MP_TRY(count_slots(s, params->memory, least, err));
+    MP_TRY(open_file(s, expected, err));
+    if (s->align == 1) note(notice, "the file system refuses direct reads: reading through the page cache");
+    MP_TRY(take_memory(s, err));
+    MP_TRY(mark_fixed(s, params, least, err));
+    return choose_backend(s, params, notice, err);
+}
+
+mp_status store_open(const char *path, int expected, const store_shape *shape, const store_params *params,
+                     uint32_t least, store **out, char *notice, mp_error *err)
+{
+    *out = NULL;
+    notice[0] = 0;
+    store *s = calloc(1, sizeof *s);
+    if (!s) return status_no_memory(err, sizeof *s, "the store");
+    init_lock(s);
+    s->fd = -1;
+    s->shape = *shape;
+    s->depth = params->depth ? params->depth : DEFAULT_DEPTH;
+    s->path = strdup(path);
+    mp_status status = s->path ? open_parts(s, expected, params, least, notice, err)
+                               : status_no_memory(err, strlen(path) + 1, "a file's name");
+    if (status == MP_OK)
+        *out = s;
+    else
+        store_close(s);
+    return status;
+}
+
+void store_close(store *s)
+{
+    if (!s) return;
+    pthread_mutex_lock(&s->lock);
+    assert(s->stats.pinned == 0);
+    while (s->in_flight) reads_wait(s, 0);
+    pthread_mutex_unlock(&s->lock);
+    if (s->io) s->io_class->close(s->io);
+    if (s->data) munmap(s->data, s->n_slots * s->slot_bytes);
+    arena_clear(&s->tables);
+    if (s->fd >= 0) close(s->fd);
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->lock);
+    free(s->path);
+    free(s);
+}
+
+/* ---- questions ---- */
+
+uint32_t store_slots(const store *s)
+{
+    return s->n_slots;
+}
+
+bool store_is_resident(store *s, uint32_t unit)
+{
+    pthread_mutex_lock(&s->lock);
+    const uint32_t at = s->slot_of[unit];
+    const bool resident = at != STORE_NONE && s->slots[at].state == SLOT_RESIDENT;
+    pthread_mutex_unlock(&s->lock);
+    return resident;
+}
+
+store_stats store_get_stats(store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    store_stats stats = s->stats;
+    pthread_mutex_unlock(&s->lock);
+    stats.slots = s->n_slots;
+    stats.slot_bytes = s->slot_bytes;
+    return stats;
+}
+
+const char *store_backend(const store *s)
+{
+    return s->io_class->name;
+}
+
+const char *store_eviction(const store *s)
+{
+    return s->policy->name;
+}

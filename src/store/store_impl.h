@@ -1,0 +1,83 @@
+/* store_impl.h: the store's state, shared by the files that make it up; nobody else includes it.
+ *
+ *   store.c   opening, closing, questions
+ *   claim.c   claims: which slot a unit gets, who waits for what
+ *   reads.c   the queue of slots to be filled, the backend, what arrives
+ *
+ * One lock guards everything below it in the struct. A slot goes FREE -> READING -> RESIDENT -> (evicted) READING ...;
+ * a failed read takes it to FAILED, where it stays until the last pin is gone and no part is on its way any more. */
+#ifndef STORE_STORE_IMPL_H
+#define STORE_STORE_IMPL_H
+
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "base/arena.h"
+#include "store/store.h"
+
+#define READ_CUT     (-1) /* in place of an errno: the file ended too early */
+#define READ_CHANGED (-2) /* the file is no longer the one that was opened */
+
+enum slot_state { SLOT_FREE, SLOT_READING, SLOT_RESIDENT, SLOT_FAILED };
+
+typedef struct slot {
+    uint32_t unit; /* fixed while the slot is pinned */
+    uint32_t pins; /* by claims */
+    uint8_t state;
+    uint8_t n_started, n_left; /* parts whose read was started; that have not arrived */
+    uint8_t failed_part;
+    int error;          /* of a failed one: an errno or READ_* */
+    uint32_t failed_at; /* bytes of the part that had arrived */
+} slot;
+
+struct store {
+    char *path;
+    store_shape shape; /* its parts are our own */
+    uint64_t *starts;  /* [n_layers, n_parts] in a slot */
+    uint64_t slot_bytes;
+    uint32_t n_slots, n_units, depth;
+    uint8_t *data; /* [n_slots * slot_bytes] */
+    arena tables;
+    const eviction *policy;
+    const io_class *io_class;
+    void *io;
+    int fd;
+    uint32_t align;
+    struct stat opened; /* the file when it was opened */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* reads arrived, pins went, nobody is reaping any more */
+    void *order;            /* the policy's state */
+    slot *slots;            /* [n_slots] */
+    uint32_t *slot_of;      /* [n_units]; STORE_NONE */
+    bool *fixed;            /* [n_units]: stays for good once it is resident */
+    uint32_t *free;         /* [n_slots] stack */
+    uint32_t n_free;
+    uint32_t *queue; /* [n_slots] ring: slots in READING with parts not started */
+    uint32_t queue_head, n_queue;
+    io_request *batch; /* [depth] */
+    uint32_t in_flight;
+    bool file_changed;
+    store_stats stats;
+
+    bool reaping;        /* a thread is in reap(), without the lock; the next is its own: */
+    io_result *arrivals; /* [depth] */
+};
+
+/* All of these are called with the lock held. */
+
+/* Has the parts of a slot in SLOT_READING read. */
+void reads_queue(store *s, uint32_t slot);
+/* Starts what the depth allows, and forgets what nobody wants any more before its turn came. */
+void reads_start(store *s);
+/* Takes in what has arrived, without waiting. */
+void reads_poll(store *s);
+/* Waits, with the lock released, until something has changed: a read, a pin. False once the clock has passed until_ns
+ * (0: no limit). */
+bool reads_wait(store *s, uint64_t until_ns);
+/* What went wrong with a slot in SLOT_FAILED. */
+mp_status reads_error(const store *s, uint32_t slot, mp_error *err);
+/* Frees a slot in SLOT_FAILED that nobody needs any more; nothing else happens to others. */
+void reads_settle(store *s, uint32_t slot);
+
+#endif
