@@ -138,7 +138,7 @@ static bool wait_for_result(threads_io *t, uint64_t until_ns)
 static uint32_t threads_reap(void *io, io_result *results, uint32_t cap, uint64_t wait_ns)
 {
     threads_io *t = io;
-    uint64_t until;
+    uint64_t until = 0;
     if (wait_ns && __builtin_add_overflow(clock_now_ns(), wait_ns, &until)) until = UINT64_MAX;
     pthread_mutex_lock(&t->lock);
     while (wait_ns && !t->n_results && wait_for_result(t, until)) {

@@ -75,10 +75,10 @@ static void note(char *notice, const char *text)
     snprintf(notice + used, MP_ERROR_MAX - used, "%s%s", used ? "; " : "", text);
 }
 
-static mp_status open_backend(store *s, const io_class *io_class, const io_setup *setup, mp_error *err)
+static mp_status open_backend(store *s, const io_class *backend, const io_setup *setup, mp_error *err)
 {
-    s->io_class = io_class;
-    return io_class->open(setup, &s->io, err);
+    s->io_class = backend;
+    return backend->open(setup, &s->io, err);
 }
 
 static mp_status choose_backend(store *s, const store_params *params, char *notice, mp_error *err)
