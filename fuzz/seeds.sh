@@ -79,6 +79,11 @@ END
 "thinking":{"type":"disabled"},"service_tier":"standard_only","stream":true}' >"$1/messages"
 }
 
+fuzz_record() {
+    printf '# moeprism record 1 layers=2 experts=4 parts=8 bytes=1000\n%s\n\n# more\n%s\n%s\n' \
+        '0 0 1 experts 3 0 subs 31 0 7' '0 1 3 experts 1 subs 9 8' '7 1 2 experts subs' >"$1/record"
+}
+
 if [ "$(type -t "$1")" = function ]; then
     "$1" "$2"
 fi
