@@ -157,6 +157,9 @@ $(B)/tests/test_$(1)%: $(B)/tests/test_$(1)%.o $(filter-out %/main.o,$(CLI_OBJ))
 endef
 $(foreach part,cli serve,$(eval $(call PROGRAM_TEST,$(part))))
 
+# Its engine fails when it says so.
+$(B)/tests/test_serve_failure: private LDFLAGS += -Wl,--wrap=mp_engine_step
+
 $(B)/bench/%: $(B)/bench/%.o $(LIB_A)
 	$(call say,LD)
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(CLI_LIBS) $(LIB_LIBS)

@@ -4,12 +4,12 @@
 moeprism=${MOEPRISM:-build/moeprism}
 model=models/demo-olmoe-q8_0.gguf
 dir=$(mktemp -d)
-servers=()
-stop_servers() {
-    if [ ${#servers[@]} -gt 0 ]; then { kill -9 "${servers[@]}" && wait "${servers[@]}"; } 2>/dev/null; fi
+started=() # in the background: servers and clients
+clean_up() {
+    if [ ${#started[@]} -gt 0 ]; then { kill -9 "${started[@]}" && wait "${started[@]}"; } 2>/dev/null; fi
     rm -rf "$dir"
 }
-trap stop_servers EXIT
+trap clean_up EXIT
 
 # Some step times, so that a server need not measure them first.
 cat >"$dir/cost.json" <<END
@@ -44,9 +44,9 @@ start() {
     : >"$dir/server.out"
     "$moeprism" serve "$model" --port 0 --cost "$dir/cost.json" "$@" >"$dir/server.out" 2>"$dir/server.err" &
     pid=$!
-    servers+=("$pid")
-    until url=$(grep -o 'http://[^ ]*' "$dir/server.out"); do
-        kill -0 "$pid" 2>/dev/null || return 1
+    started+=("$pid")
+    until url=$(grep -so 'http://[^ ]*' "$dir/server.out"); do
+        [ -e "$dir/server.out" ] && kill -0 "$pid" 2>/dev/null || return 1
         sleep 0.05
     done
     port=${url##*:}
@@ -57,6 +57,25 @@ stop() {
     kill -TERM "$pid"
     wait "$pid"
     status=$?
+}
+
+# Clients that ask for the same again and again. They end with the script and with the server: a client that went on
+# asking at the port would keep the next server busy that gets it. Leaves their process ids in crowd.
+come_in_a_crowd() { # NUMBER PATH BODY
+    crowd=()
+    for ((i = 0; i < $1; i++)); do
+        while kill -0 $$ && curl -sN "$url$2" -d "$3"; do :; done >/dev/null 2>&1 &
+        crowd+=($!)
+    done
+    started+=("${crowd[@]}")
+}
+
+# until_health STATE: waits until the server answers /health with it; fails where there is no server any more.
+until_health() {
+    until ask /health && grep -qF -- "$1" "$dir/out"; do
+        kill -0 "$pid" 2>/dev/null || return 1
+        sleep 0.02
+    done
 }
 
 # ask PATH [BODY [CURL OPTIONS]]: leaves $code, $dir/out and $dir/headers.

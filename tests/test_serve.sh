@@ -20,9 +20,6 @@ refuses() {
     ask "$@"
     check "$want: $1 ${2:-} : $part" replied "$want" "$part"
 }
-until_health() { # waits for a state of the server: $1 is part of what /health says
-    until ask /health && grep -qF -- "$1" "$dir/out"; do sleep 0.02; done
-}
 
 # ---- what stops it from starting ----
 fails() { # "part of the message" OPTIONS
@@ -108,17 +105,13 @@ check 'and no other reads the answers' sh -c "! grep -qi '^access-control' '$dir
 
 # ---- a full queue ----
 long='{"prompt":"The old","max_tokens":250,"ignore_eos":true,"stream":true}'
-crowd=()
-for _ in 1 2 3 4 5 6; do # more than there is room for, again and again
-    while :; do curl -sN "$url/v1/completions" -d "$long" >/dev/null; done &
-    crowd+=($!)
-done
+come_in_a_crowd 6 /v1/completions "$long" # more than there is room for
 until ask /v1/completions '{"prompt":"x"}' && [ "$code" = 503 ]; do :; done
 check 'a full queue: 503' replied 503 '"code":"queue_full"'
 check 'with Retry-After' grep -qi '^retry-after: [0-9]' "$dir/headers"
 kill "${crowd[@]}"
 wait "${crowd[@]}" 2>/dev/null
-until_health '"running":0,"waiting":0'
+check 'when clients stay away the slots are free' until_health '"running":0,"waiting":0'
 stop
 check 'told to stop while nothing runs it ends well' [ "$status" -eq 0 ]
 
@@ -150,7 +143,7 @@ check 'a second signal ends it' [ $? -eq 0 ]
 wait "$client"
 check 'and the stream says so' grep -q '"code":"stopping"' "$dir/stream"
 
-# ---- keys, origins, another start on the same port ----
+# ---- keys, origins ----
 printf '# for tests\none-key\nother-key\n' >"$dir/keys"
 check 'starts again with keys' start --api-key-file "$dir/keys" --cors-origin https://app.example,http://b.example
 refuses 401 '"code":"invalid_api_key"' /v1/models
@@ -171,9 +164,25 @@ check 'an allowed origin reads the answer' header_has 'access-control-allow-orig
 ask /v1/chat/completions '{"messages":[{"role":"user","content":"hi"}]}' -H 'x-api-key: one-key'
 check 'a model without chat template says what to do' replied 400 '--chat-template'
 
+stop
+
+# ---- killed, and another start on the same port: one that nobody gets by chance ----
+files() { ls -A "$dir" "$(dirname "$model")"; }
+until start --slots 2 --queue 100 --port $((20000 + RANDOM % 10000)); do :; done
+curl -sN "$url/v1/completions" -d "$many" >"$dir/stream" &
+client=$!
+come_in_a_crowd 4 /v1/completions "$long"
+until_health '"running":2'
+before=$(files)
 kill -9 "$pid"
 wait "$pid" 2>/dev/null
-check 'after kill -9 it starts on the same port' start --port "$port"
+wait "$client"
+check 'killed in the middle of a stream: its client is told' [ $? -ne 0 ]
+wait "${crowd[@]}" # a crowd ends with its server
+check 'no file is left behind' [ "$(files)" = "$before" ]
+check 'it starts on the same port' start --port "$port"
+ask /v1/completions '{"prompt":"The old","max_tokens":4,"ignore_eos":true}'
+check 'and answers' replied 200 '"completion_tokens":4'
 stop
 check 'and ends well' [ "$status" -eq 0 ]
 echo "1..$n"

@@ -38,6 +38,26 @@ counts_tokens() {
         has 'moeprism_time_to_first_token_seconds_bucket{le="+Inf"}' 2
 }
 
+# Every kind of end once, of requests that are several jobs or none as well; then how often each was counted.
+ends_of_all_kinds() {
+    local client many='{"prompt":["a","b"],"n":2,"max_tokens":2,"ignore_eos":true}'
+    local endless='{"prompt":["a","b"],"max_tokens":200,"ignore_eos":true,"stream":true}'
+    ask /v1/completions "$many" && [ "$code" = 200 ] || return
+    ask /v1/completions "${many%\}},\"stream\":true}" && [ "$code" = 200 ] || return
+    ask /v1/completions "{\"prompt\":\"$(printf ' word%.0s' {1..400})\"}" && [ "$code" = 400 ] || return
+    ask /v1/completions "{\"prompt\":[[1],[$(printf '7,%.0s' {1..400})7]]}" && [ "$code" = 400 ] || return
+    ask /v1/nothing '{}' && [ "$code" = 404 ] || return
+    curl -sN "$url/v1/completions" -d "$endless" >"$dir/stream" &
+    client=$!
+    until_health '"running":2' && kill "$client" && until_health '"running":0'
+    ask /metrics && cp "$dir/out" "$dir/metrics"
+}
+outcome() { has "moeprism_requests_total{outcome=\"$1\"}" "$2"; }
+counts_each_request_once() {
+    outcome length 4 && outcome stop 0 && outcome invalid 2 && outcome refused_size 2 && outcome cancelled 1 &&
+        outcome failed 0 && outcome refused_queue 0
+}
+
 # Names without the suffixes that histograms add, one a line.
 families() { sed 's/_\(bucket\|sum\|count\)$//' | sort -u; }
 served() { sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' "$dir/metrics" | sort -u; }
@@ -93,6 +113,8 @@ check 'a server starts' start --context 256 --slots 2
 check 'requests and metrics are answered' use_server
 check 'requests are counted by outcome' shown counts_requests
 check 'tokens and times are counted' shown counts_tokens
+check 'requests end in all ways' ends_of_all_kinds
+check 'each is counted once' shown counts_each_request_once
 check 'every metric has a help text' shown every_family_has_help
 check 'docs/serving.md describes exactly these metrics' shown document_agrees
 check 'docs/grafana.json shows exactly these metrics' shown dashboard_agrees

@@ -10,7 +10,6 @@ typedef struct api_error {
     unsigned http;    /* status, 4xx or 5xx; 0: no error */
     const char *code; /* static: what programs test for, NULL: none */
     char param[128];  /* the field that is wrong, "": none */
-    bool counted;     /* the metrics know of it */
     unsigned retry_s; /* Retry-After in seconds, 0: none */
     char message[MP_ERROR_MAX];
 } api_error;

@@ -85,6 +85,33 @@ void exchange_check(exchange *x, const char *url, const char *method)
     check_access(x);
 }
 
+/* ---- outcomes ---- */
+
+static metric_outcome outcome_of_error(const api_error *err)
+{
+    const char *code = err->code != NULL ? err->code : "";
+    if (strcmp(code, "stopping") == 0) return OUTCOME_CANCELLED;
+    if (err->http == 503) return OUTCOME_REFUSED_QUEUE;
+    if (err->http >= 500) return OUTCOME_FAILED;
+    return strcmp(code, "context_length_exceeded") == 0 ? OUTCOME_REFUSED_SIZE : OUTCOME_INVALID;
+}
+
+/* Of a generation that has ended: several replies are cut short if one of them is. */
+static metric_outcome outcome_of_generation(const generation *g)
+{
+    if (g->failure.http != 0) return outcome_of_error(&g->failure);
+    for (size_t i = 0; i < g->n_choices; i++)
+        if (g->choices[i].end == JOB_LENGTH) return OUTCOME_LENGTH;
+    return OUTCOME_STOP;
+}
+
+/* A request has one outcome: the first that is known. */
+static void count(exchange *x, metric_outcome outcome)
+{
+    if (!x->counted) metrics_outcome(x->http->p.api->metrics, outcome);
+    x->counted = true;
+}
+
 /* ---- replies ---- */
 
 static void add_headers(const exchange *x, struct MHD_Response *response)
@@ -129,18 +156,11 @@ static struct MHD_Response *text_response(buffer *body, const char *type)
     return response;
 }
 
-/* What the loop refused it has counted itself. */
-static void count(metrics *m, const api_error *err)
-{
-    if (err->counted || err->http >= 500) return;
-    const bool size = err->code != NULL && strcmp(err->code, "context_length_exceeded") == 0;
-    metrics_outcome(m, size ? OUTCOME_REFUSED_SIZE : OUTCOME_INVALID);
-}
-
 enum MHD_Result exchange_refuse(exchange *x, const api_error *err)
 {
     buffer body = {0};
     char seconds[16];
+    count(x, outcome_of_error(err));
     buffer_json(&body, x->route != NULL ? x->route->error(err) : api_error_openai(err));
     buffer_text(&body, "\n");
     struct MHD_Response *response = text_response(&body, NULL);
@@ -151,7 +171,6 @@ enum MHD_Result exchange_refuse(exchange *x, const api_error *err)
     }
     if (err->http == 405 && x->route != NULL) MHD_add_response_header(response, "Allow", allowed(x->route));
     if (err->http == 401) MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
-    count(x->http->p.api->metrics, err);
     return queue(x, err->http, response);
 }
 
@@ -196,6 +215,7 @@ static void fill(exchange *x)
 {
     if (sleeper_beat(x->sleeper)) buffer_text(&x->out, x->generation->protocol->heartbeat);
     x->ended = generation_stream(x->generation, &x->out);
+    if (x->ended) count(x, outcome_of_generation(x->generation));
     if (x->out.len > 0) sleeper_wrote(x->sleeper);
 }
 
@@ -233,6 +253,7 @@ enum MHD_Result exchange_continue(exchange *x)
         if (!generation_gather(x->generation)) continue;
         if (x->generation->failure.http != 0) return exchange_refuse(x, &x->generation->failure);
         reply r = {.http = 200};
+        count(x, outcome_of_generation(x->generation));
         buffer_json(&r.body, x->generation->protocol->whole(x->generation));
         buffer_text(&r.body, "\n");
         return send_reply(x, &r);
@@ -287,7 +308,8 @@ enum MHD_Result exchange_answer(exchange *x)
 
 void exchange_free(exchange *x)
 {
-    generation_free(x->generation); /* first: its jobs know the sleeper */
+    if (x->generation != NULL) count(x, OUTCOME_CANCELLED); /* unless it ended */
+    generation_free(x->generation);                         /* first: its jobs know the sleeper */
     if (x->sleeper != NULL) sleeper_put(x->sleeper);
     x->http->body_bytes -= x->body.len;
     buffer_clear(&x->body);

@@ -28,8 +28,9 @@ typedef struct exchange {
     size_t received; /* bytes of the body, stored or not */
     generation *generation;
     sleeper *sleeper;
-    buffer out; /* a stream's text that waits to be sent */
-    bool ended; /* nothing more will be added to it */
+    buffer out;   /* a stream's text that waits to be sent */
+    bool ended;   /* nothing more will be added to it */
+    bool counted; /* its outcome is in the metrics */
 } exchange;
 
 uint64_t exchange_content_length(const exchange *x); /* as the header says, 0: it does not */

@@ -63,7 +63,6 @@ static bool refused(loop_verdict verdict, uint64_t retry_ns, const mp_error *cau
         return true;
     case LOOP_NEVER_FITS:
         api_fail(err, 400, "context_length_exceeded", "%s", cause->message);
-        err->counted = true;
         return true;
     case LOOP_INVALID:
         api_fail_status(err, cause->status, cause);

@@ -98,8 +98,8 @@ static void *loop_thread(void *arg)
     bool goes_on = true;
     l->since_ns = clock_now_ns();
     while (goes_on) {
-        const uint64_t now = clock_now_ns();
         pthread_mutex_lock(&l->lock);
+        const uint64_t now = clock_now_ns(); /* under the lock: nothing that waits arrived later */
         goes_on = loop_plan(l, now);
         pthread_mutex_unlock(&l->lock);
         loop_deliver(l, now);
@@ -298,8 +298,6 @@ loop_verdict loop_submit(loop *l, job_params *params, job **out, uint64_t *retry
         pthread_mutex_unlock(&l->lock);
     }
     if (verdict == LOOP_ACCEPTED) *out = j;
-    if (verdict == LOOP_QUEUE_FULL) metrics_outcome(l->p.metrics, OUTCOME_REFUSED_QUEUE);
-    if (verdict == LOOP_NEVER_FITS) metrics_outcome(l->p.metrics, OUTCOME_REFUSED_SIZE);
     if (verdict != LOOP_ACCEPTED && j) {
         job_drop(j);
         job_drop(j);

@@ -50,20 +50,6 @@ bool loop_plan(loop *l, uint64_t now_ns)
     return true;
 }
 
-static metric_outcome outcome_of(job_end end)
-{
-    switch (end) {
-    case JOB_STOP:
-        return OUTCOME_STOP;
-    case JOB_LENGTH:
-        return OUTCOME_LENGTH;
-    case JOB_FAILED:
-        return OUTCOME_FAILED;
-    default:
-        return OUTCOME_CANCELLED;
-    }
-}
-
 /* A job that was released is not told: its waker may be gone. */
 static void wake(job *j)
 {
@@ -74,7 +60,6 @@ void loop_deliver(loop *l, uint64_t now_ns)
 {
     for (size_t i = 0; i < l->n_over; i++) {
         job *j = l->over[i];
-        metrics_outcome(l->p.metrics, outcome_of(j->ends));
         if (j->ends == JOB_STOP || j->ends == JOB_LENGTH) metrics_end_to_end(l->p.metrics, now_ns - j->arrival_ns);
         job_finish(j, j->ends, &j->failure);
         wake(j);

@@ -179,6 +179,7 @@ static size_t fill_batch(loop *l)
     return n;
 }
 
+/* Nobody knows what a step that failed has left in the cache: whoever took part is told, and its pages are given up. */
 static void fail_all(loop *l, const mp_error *err)
 {
     for (size_t i = 0; i < l->plan.n; i++) {
@@ -187,6 +188,7 @@ static void fail_all(loop *l, const mp_error *err)
         j->failure = *err;
     }
     l->plan.n = 0; /* it did not run */
+    l->since_ns = clock_now_ns();
 }
 
 void loop_run(loop *l)

@@ -16,7 +16,8 @@
 #include "serve/http.h"
 #include "serve/watch.h"
 
-enum { FLUSH_S = 5 }; /* clients may take so long to read the end of their replies */
+/* Clients may take so long to read the end of their replies, or so long once the server was told twice to stop. */
+enum { FLUSH_S = 5, HASTY_FLUSH_S = 1, FLUSH_TICK_MS = 10 };
 
 typedef struct server {
     const serve_params *p;
@@ -67,19 +68,22 @@ static mp_status on_stop(server *s, mp_error *err)
     return status_fail(err, MP_E_MEMORY, "cannot start a thread: %s", strerror(failed));
 }
 
-/* The ends of replies that clients have not read yet. */
+/* The ends of replies that clients have not read yet: also those that were cut short have one, which says why. */
 static mp_status flush(server *s, mp_error *err)
 {
-    const uint64_t until = clock_now_ns() + FLUSH_S * UINT64_C(1000000000);
-    while (s->told < 2 && watch_sleepers(s->watch) > 0 && clock_now_ns() < until)
-        if (watch_wait(s->watch) == s->p->stop_fd) MP_TRY(on_stop(s, err));
+    const uint64_t since = clock_now_ns();
+    while (watch_sleepers(s->watch) > 0) {
+        const uint64_t limit_s = s->told < 2 ? FLUSH_S : HASTY_FLUSH_S;
+        if (clock_now_ns() - since >= limit_s * 1000000000) break;
+        if (watch_wait(s->watch, FLUSH_TICK_MS) == s->p->stop_fd) MP_TRY(on_stop(s, err));
+    }
     return MP_OK;
 }
 
 static mp_status run(server *s, mp_error *err)
 {
     for (;;) {
-        const int fd = watch_wait(s->watch);
+        const int fd = watch_wait(s->watch, WATCH_TICK_MS);
         if (fd == s->stopped) break;
         if (fd == s->p->stop_fd) MP_TRY(on_stop(s, err));
     }

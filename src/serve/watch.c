@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 
-enum { TICK_MS = 1000, EVENTS = 64 };
+enum { EVENTS = 64 };
 
 /* What an event of the poll belongs to: the upper bit tells descriptors from sleepers. A sleeper is named by its place
  * and by how often it has been used, since an event may come late. */
@@ -256,11 +256,11 @@ static void tick(watch *w)
     pthread_mutex_unlock(&w->lock);
 }
 
-int watch_wait(watch *w)
+int watch_wait(watch *w, int ms)
 {
     struct epoll_event events[EVENTS];
     int readable = -1;
-    const int n = epoll_wait(w->epoll, events, EVENTS, TICK_MS);
+    const int n = epoll_wait(w->epoll, events, EVENTS, ms);
     for (int i = 0; i < n; i++) {
         if (events[i].data.u64 & KEY_FD)
             readable = (int)(uint32_t)events[i].data.u64;

@@ -50,9 +50,11 @@ void sleeper_wake(void *user); /* a sleeper; the type is job_params.wake's */
 
 /* Another descriptor to wait for. */
 mp_status watch_add(watch *w, int fd, mp_error *err);
-/* Waits up to a second for `fd`s that were added, and looks after everybody meanwhile. Returns the descriptor that is
- * readable, -1: none. */
-int watch_wait(watch *w);
+enum { WATCH_TICK_MS = 1000 }; /* deadlines and signs of life are late by this much at most */
+
+/* Waits up to `ms` <= WATCH_TICK_MS for `fd`s that were added, and looks after everybody meanwhile. Returns the
+ * descriptor that is readable, -1: none. */
+int watch_wait(watch *w, int ms);
 size_t watch_sleepers(watch *w); /* requests under way */
 /* Wakes everybody to give up, for good. */
 void watch_close_all(watch *w);
