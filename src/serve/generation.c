@@ -200,7 +200,8 @@ bool generation_stream(generation *g, buffer *out)
         choice *c = &g->choices[i];
         while (c->end == JOB_RUNNING && job_take(c->job, &piece)) {
             note_end(g, c, &piece);
-            if (g->failure.http == 0) g->protocol->piece(g, i, &piece, out);
+            if (g->failure.http != 0) piece.end = JOB_RUNNING; /* told by broken() */
+            if (piece.end != JOB_RUNNING || piece.len > 0 || piece.n_tokens > 0) g->protocol->piece(g, i, &piece, out);
             job_piece_clear(&piece);
         }
     }
