@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/cpus.h"
+#include "base/memory.h"
 #include "base/pool.h"
 
 static pool *new_pool(unsigned threads)
@@ -295,6 +296,30 @@ static void test_quota_v1(void **state)
     assert_int_equal(cpus_quota(root), 5);
 }
 
+static void test_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(memory_available(root), 0); /* nothing is known */
+    put_file("proc/meminfo", "MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:   4000 kB\n");
+    put_file("proc/self/cgroup", "0::/a/b\n");
+    assert_int_equal(memory_available(root), 4000 * 1024);
+    put_file("sys/fs/cgroup/a/b/memory.max", "max\n");
+    assert_int_equal(memory_available(root), 4000 * 1024);
+    put_file("sys/fs/cgroup/a/memory.max", "3000000\n"); /* of an ancestor; pages of files can go */
+    put_file("sys/fs/cgroup/a/memory.current", "2500000\n");
+    put_file("sys/fs/cgroup/a/memory.stat", "anon 1500000\ninactive_file 600000\nactive_file 400000\n");
+    assert_int_equal(memory_available(root), 1500000);
+    put_file("sys/fs/cgroup/a/memory.current", "9000000\n"); /* full: hardly anything, but known */
+    assert_int_equal(memory_available(root), 1);
+    put_file("proc/self/cgroup", "4:memory:/job\n");
+    put_file("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "9223372036854771712\n"); /* no limit, as v1 says it */
+    assert_int_equal(memory_available(root), 4000 * 1024);
+    put_file("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "2000000\n");
+    put_file("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "1000000\n");
+    put_file("sys/fs/cgroup/memory/job/memory.stat", "total_inactive_file 250000\ntotal_active_file 0\n");
+    assert_int_equal(memory_available(root), 1250000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +334,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cores, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_v2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_v1, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_memory, make_root, remove_root),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }

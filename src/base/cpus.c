@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
+
 #define CPUS_MOST (1u << 16) /* larger than any kernel's NR_CPUS */
 
 cpus_mask cpus_affinity(void)
@@ -94,84 +96,29 @@ static unsigned whole_cpus(long long quota, long long period)
     return n < 1 ? 1 : n > CPUS_MOST ? CPUS_MOST : (unsigned)n;
 }
 
-static unsigned quota_v2(const char *directory)
+static unsigned quota_of(const char *directory, bool v2)
 {
-    char path[1200], line[128];
+    char line[128];
     long long quota, period;
-    snprintf(path, sizeof path, "%s/cpu.max", directory);
-    if (!read_line(path, line, sizeof line)) return 0;
-    return sscanf(line, "%lld %lld", &quota, &period) == 2 ? whole_cpus(quota, period) : 0; /* or "max 100000" */
-}
-
-static unsigned quota_v1(const char *directory)
-{
-    char path[1200], line[128];
-    long long quota, period;
-    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", directory);
-    if (!read_line(path, line, sizeof line) || sscanf(line, "%lld", &quota) != 1) return 0;
-    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", directory);
-    if (!read_line(path, line, sizeof line) || sscanf(line, "%lld", &period) != 1) return 0;
+    if (v2) { /* "QUOTA PERIOD", or "max 100000" */
+        if (!cgroup_line(directory, "cpu.max", line, sizeof line)) return 0;
+        return sscanf(line, "%lld %lld", &quota, &period) == 2 ? whole_cpus(quota, period) : 0;
+    }
+    if (!cgroup_line(directory, "cpu.cfs_quota_us", line, sizeof line) || sscanf(line, "%lld", &quota) != 1) return 0;
+    if (!cgroup_line(directory, "cpu.cfs_period_us", line, sizeof line) || sscanf(line, "%lld", &period) != 1) return 0;
     return whole_cpus(quota, period);
 }
 
-/* Tightest quota over `group` and its ancestors. A container may see the path of its host here, below a mount that
- * begins at the container's own group: directories that do not exist set no limit, and the mount's top is asked last.
- */
-static unsigned tightest(const char *mount, const char *group, unsigned (*quota_of)(const char *))
+static void keep_tightest(void *user, const char *directory, bool v2)
 {
-    char directory[1024];
-    unsigned least = 0;
-    if (snprintf(directory, sizeof directory, "%s%s", mount, group) >= (int)sizeof directory) return 0;
-    for (;;) {
-        unsigned n = quota_of(directory);
-        if (n && (!least || n < least)) least = n;
-        char *slash = strrchr(directory + strlen(mount), '/');
-        if (!slash) return least;
-        *slash = 0;
-    }
-}
-
-/* "cpu" as a word of a comma-separated list of controllers. */
-static bool has_cpu(const char *controllers, size_t len)
-{
-    for (size_t i = 0, end; i < len; i = end + 1) {
-        for (end = i; end < len && controllers[end] != ','; end++) {
-        }
-        if (end - i == 3 && !memcmp(controllers + i, "cpu", 3)) return true;
-    }
-    return false;
-}
-
-/* `line` of /proc/self/cgroup: "ID:CONTROLLERS:/GROUP", with ID 0 and no controllers for v2. */
-static unsigned quota_of_line(const char *root, char *line)
-{
-    line[strcspn(line, "\n")] = 0;
-    char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
-    if (!group) return 0;
-    controllers++;
-    size_t len = (size_t)(group++ - controllers);
-    char mount[256];
-    if (len == 0) {
-        snprintf(mount, sizeof mount, "%s/sys/fs/cgroup", root);
-        return tightest(mount, group, quota_v2);
-    }
-    if (!has_cpu(controllers, len)) return 0;
-    snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/%.*s", root, (int)len, controllers);
-    if (access(mount, F_OK) != 0) snprintf(mount, sizeof mount, "%s/sys/fs/cgroup/cpu", root);
-    return tightest(mount, group, quota_v1);
+    unsigned *least = user;
+    const unsigned n = quota_of(directory, v2);
+    if (n && (!*least || n < *least)) *least = n;
 }
 
 unsigned cpus_quota(const char *root)
 {
-    char path[256], line[1024];
     unsigned least = 0;
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *f = fopen(path, "re");
-    if (!f) return 0;
-    while (fgets(line, sizeof line, f)) {
-        unsigned n = quota_of_line(root, line);
-        if (n && (!least || n < least)) least = n;
-    }
-    fclose(f);
+    cgroup_visit(root, "cpu", keep_tightest, &least);
     return least;
 }
