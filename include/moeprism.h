@@ -171,6 +171,27 @@ typedef struct mp_engine mp_engine;
 
 typedef enum mp_kv_type { MP_KV_DEFAULT = 0, MP_KV_F16, MP_KV_F32, MP_KV_Q8_0 } mp_kv_type; /* default F16 */
 
+/* Experts from disk: sub-experts (whole experts where the model is not split) are read when they are wanted, into
+ * memory that never grows. Tokens and logits are those of a mapped model, whatever is set here, but for the last two.
+ */
+typedef struct mp_store_params {
+    uint64_t memory;      /* bytes of expert weights held at once; 0, or enough for all: they are mapped instead */
+    const char *eviction; /* a name of mp_store_eviction(); default the first */
+    const char *backend;  /* a name of mp_store_backend(); default the first that the system has */
+    uint32_t depth;       /* reads in flight */
+    double pin_share;     /* of the memory, kept for the sub-experts used most in calibration, 0..1; default none */
+    /* A resident sub-expert takes the place of a missing one where its score is at least 1 - prefer_resident of the
+     * other's, 0..1. It changes what is computed; 0: never. */
+    float prefer_resident;
+    /* When a step has taken so long, sub-experts that have not arrived are left out, down to the tokens' floors
+     * (mp_batch_token); a layer's share of the time is its share of the layers. 0: never. */
+    uint64_t deadline_ns;
+} mp_store_params;
+
+/* Names of the eviction policies and of the ways to read there are, the default first; NULL past the end. */
+const char *mp_store_eviction(size_t i);
+const char *mp_store_backend(size_t i);
+
 typedef struct mp_engine_params {
     uint32_t threads;  /* default: physical cores within the cgroup's limit */
     uint32_t n_ctx;    /* tokens a sequence may hold; default and limit: the model's */
@@ -181,11 +202,14 @@ typedef struct mp_engine_params {
     mp_kv_type kv_type;
     bool pin;        /* each thread but the caller's stays on a core of its own */
     const char *isa; /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
+    mp_store_params store;
 } mp_engine_params;
 
-/* Bytes an engine will take, before it is opened; weights are mapped, not allocated. */
+/* Bytes an engine will take, before it is opened; weights are mapped, not allocated, but for those of a store. */
 typedef struct mp_plan {
-    uint64_t weights_experts, weights_other, kv_cache, scratch, logits;
+    uint64_t weights_experts; /* held in memory: all, or what the cap lets the store hold */
+    uint64_t weights_other, kv_cache, scratch, logits;
+    uint64_t experts_least; /* the smallest mp_store_params.memory that an engine would take */
 } mp_plan;
 
 mp_status mp_engine_plan(const mp_model *model, const mp_engine_params *params, mp_plan *plan, mp_error *err);
@@ -199,11 +223,45 @@ typedef struct mp_batch_token {
     uint32_t pos;   /* must continue the sequence: its length so far */
     uint32_t point; /* operating point of this token */
     bool logits;    /* wanted after the step */
+    uint32_t
+        floor; /* cheapest point that mp_store_params.deadline_ns may bring this token to; up to `point`: nothing */
 } mp_batch_token;
+
+/* What a store has done since open. */
+typedef struct mp_store_stats {
+    uint64_t memory, resident_bytes; /* the cap as it was used; what is held of it now */
+    uint64_t hits, misses; /* sub-experts wanted by steps that were there, or on their way, and that were not */
+    uint64_t bytes_wanted, bytes_read;
+    uint64_t evictions;
+    uint64_t stall_ns; /* waited for reads */
+    double depth_mean; /* reads in flight when one began */
+    uint32_t depth_max;
+    uint64_t swaps;   /* prefer_resident: sub-experts replaced, over all tokens and layers */
+    uint64_t dropped; /* deadline_ns: left out, over all tokens and layers */
+    const char *eviction, *backend;
+    const char *notice; /* one line on what the system refused and what is done instead; empty: nothing */
+} mp_store_stats;
+
+/* False where the weights are mapped. */
+bool mp_engine_store_stats(const mp_engine *engine, mp_store_stats *stats);
+
+/* What an expert layer of a step has just run: the experts that routers chose for any of its tokens, and the
+ * sub-experts e * N + n, best score first. */
+typedef struct mp_layer_run {
+    uint64_t step;
+    uint32_t layer; /* 0 .. n_moe_layers - 1 */
+    uint32_t n_tokens;
+    const uint32_t *experts, *subs;
+    uint32_t n_experts, n_subs;
+} mp_layer_run;
+typedef void (*mp_layer_run_fn)(void *user, const mp_layer_run *run);
+/* Called within steps from the caller's thread, after each expert layer; NULL: no longer. */
+void mp_engine_watch_layers(mp_engine *engine, mp_layer_run_fn fn, void *user);
 
 /* One step over a mixed batch: prompt chunks and single tokens of any number of sequences. Tokens of one sequence
  * stand in order of position. Logits of a token are the same bits whatever shares its step and whatever the
- * thread count. A refused batch changes nothing. */
+ * thread count. A refused batch changes nothing; nor does one that fails (MP_E_IO, with a store only), which may be
+ * tried again. */
 mp_status mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
 /* Logits [n_vocab] of the i-th token of the last step; NULL where they were not asked for. */
 const float *mp_engine_logits(const mp_engine *engine, size_t i);
@@ -287,6 +345,7 @@ typedef struct mp_eval_params {
     uint32_t threads;
     mp_kv_type kv_type;
     const char *isa;
+    mp_store_params store; /* with prefer_resident, points run token by token, as a text is generated */
     mp_progress_fn progress;
     void *user;
 } mp_eval_params;
@@ -296,6 +355,9 @@ typedef struct mp_eval_point {
     double compute_share, gate_share, experts;
     double ppl, ppl_se, kl_mean, kl_p99, same_top; /* nats; share */
     double tokens_per_s;                           /* prompt processing, head included */
+    /* with a store, over the scored tokens: share of wanted sub-experts that were in memory, bytes read a token, share
+     * of run sub-experts that took the place of others (prefer_resident) */
+    double hit_rate, bytes_read, swap_share;
 } mp_eval_point;
 
 typedef struct mp_eval_result {

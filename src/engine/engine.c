@@ -51,10 +51,13 @@ static void layout_scratch(arena *a, mp_engine *e)
     const size_t n = p->n_batch, d = e->model->hp.n_embd;
     e->batch = arena_take(a, n, sizeof *e->batch);
     e->points = arena_take(a, n, sizeof *e->points);
+    if (p->store.deadline_ns) e->floors = arena_take(a, n, sizeof *e->floors);
+    e->moe.disk.floors = e->floors;
     e->subs_run = arena_take(a, n, sizeof *e->subs_run);
     e->logit_row = arena_take(a, n, sizeof *e->logit_row);
     e->seq_len = arena_take(a, p->n_seqs, sizeof *e->seq_len);
     e->layer_run = arena_take(a, e->model->hp.n_layers, sizeof *e->layer_run);
+    e->watched_experts = arena_take(a, e->model->hp.n_experts, sizeof *e->watched_experts);
     e->h = arena_take(a, n, d * sizeof *e->h);
     e->norm = arena_take(a, n, d * sizeof *e->norm);
     e->out = arena_take(a, n, d * sizeof *e->out);
@@ -102,18 +105,17 @@ mp_status mp_engine_plan(const mp_model *m, const mp_engine_params *params, mp_p
 {
     mp_engine e = {.model = m};
     MP_TRY(fill_defaults(m, params, &e.params, err));
+    *plan = (mp_plan){0};
+    MP_TRY(disk_plan(m, &e.params.store, &e.moe.disk.wanted, plan, err));
     if (!e.params.threads) e.params.threads = pool_default_threads();
     layout(&e);
     if (e.memory.overflow || e.kv_memory.overflow || e.logits_memory.overflow)
         return status_fail(err, MP_E_LIMIT,
                            "the engine's memory overflows; ask for a shorter context or fewer sequences");
-    *plan = (mp_plan){
-        .weights_experts = m->info.bytes_experts,
-        .weights_other = m->info.bytes_total - m->info.bytes_experts,
-        .kv_cache = e.kv_memory.used,
-        .scratch = e.memory.used,
-        .logits = e.logits_memory.used,
-    };
+    plan->weights_other = m->info.bytes_total - m->info.bytes_experts;
+    plan->kv_cache = e.kv_memory.used;
+    plan->scratch = e.memory.used;
+    plan->logits = e.logits_memory.used;
     return MP_OK;
 }
 
@@ -129,6 +131,7 @@ static mp_status open_engine(mp_engine *e, const mp_engine_params *params, mp_er
     MP_TRY(pool_new(e->params.threads, &e->x.pool, err));
     if (e->params.pin) pool_pin(e->x.pool);
     e->params.threads = pool_threads(e->x.pool);
+    MP_TRY(disk_open(e, err));
     layout(e);
     MP_TRY(reserve(e, err));
     layout(e);
@@ -155,6 +158,7 @@ mp_status mp_engine_open(const mp_model *m, const mp_engine_params *params, mp_e
 void mp_engine_close(mp_engine *e)
 {
     if (!e) return;
+    disk_close(e);
     pool_free(e->x.pool);
     arena_clear(&e->memory);
     arena_clear(&e->kv_memory);

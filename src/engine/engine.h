@@ -25,6 +25,7 @@ struct mp_engine {
     size_t n;
     mp_batch_token *batch; /* [n_batch] */
     uint32_t *points;      /* [n_batch] */
+    uint32_t *floors;      /* [n_batch]; NULL without a deadline */
     uint32_t *subs_run;    /* [n_batch] summed over layers */
     uint32_t *seq_len;     /* [n_seqs] while a batch is checked */
     size_t *logit_row;     /* [n_batch], SIZE_MAX: not wanted */
@@ -53,16 +54,22 @@ struct mp_engine {
     float *logits;       /* [n_logits, vocab] */
     uint64_t *layer_run; /* [n_layers] sub-experts run in MoE layers, in their order */
     mp_timings times;
+
+    mp_layer_run_fn watch; /* NULL: nobody */
+    void *watch_user;
+    uint32_t *watched_experts; /* [E] */
+    char notice[MP_ERROR_MAX]; /* of the store */
 };
 
-/* The stages of a step, also called one by one. Only engine_begin() can fail. */
+/* The stages of a step, also called one by one. engine_begin() can fail, and engine_ffn() where a store has to read. */
 mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err); /* check, reserve pages */
 void engine_embed(mp_engine *e, float *h);                                                   /* h [n, d] */
 void engine_norm(mp_engine *e, const tensor *weight, const float *h, float *x);              /* x [n, d] */
 void engine_attention(mp_engine *e, uint32_t layer, float *h);                /* h += attention(norm(h)) */
 void engine_ffn_norm(mp_engine *e, uint32_t layer, const float *h, float *x); /* x [n, d]; fills in_acts from it */
 void engine_ffn_input(mp_engine *e, uint32_t layer, const float *x);          /* in_acts from x [n, d] */
-void engine_ffn(mp_engine *e, uint32_t layer, float *y); /* y [n, d] of in_acts: dense, or experts and shared ones */
+/* y [n, d] of in_acts: dense, or experts and shared ones */
+mp_status engine_ffn(mp_engine *e, uint32_t layer, float *y, mp_error *err);
 void engine_add(mp_engine *e, float *h, const float *delta); /* h += delta, [n, d] */
 void engine_head(mp_engine *e, const float *h);              /* logits of the tokens that want them */
 
@@ -87,5 +94,10 @@ void mla_expand(mp_engine *e, uint32_t layer);
 
 /* ffn.c */
 void ffn_layout(arena *a, mp_engine *e);
+
+/* disk.c: the store of an engine whose experts are capped. */
+mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *wanted, mp_plan *plan, mp_error *err);
+mp_status disk_open(mp_engine *e, mp_error *err);
+void disk_close(mp_engine *e);
 
 #endif

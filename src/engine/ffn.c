@@ -66,15 +66,19 @@ static void add_shared(mp_engine *e, const ffn_weights *w, float *y)
     }
 }
 
-void engine_ffn(mp_engine *e, uint32_t layer, float *y)
+mp_status engine_ffn(mp_engine *e, uint32_t layer, float *y, mp_error *err)
 {
     const ffn_weights *w = &e->model->layers[layer].ffn;
     const bool experts = model_has_experts(e->model, layer);
-    if (experts) moe_exec_run(&e->moe, &e->model->moe[layer], &e->in_acts, e->points, e->n, y);
+    if (experts) {
+        const moe_pass pass = {&e->model->moe[layer], &e->in_acts, e->points, e->n, y};
+        MP_TRY(moe_exec_run(&e->moe, &pass, err));
+    }
     const uint64_t start = clock_now_ns();
     if (!experts)
         run_block(e, w, y);
     else if (w->gate.data)
         add_shared(e, w, y);
     e->times.dense_ns += clock_now_ns() - start;
+    return MP_OK;
 }

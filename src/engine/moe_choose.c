@@ -81,12 +81,17 @@ static void score_proxy(const choose_job *j, size_t i, unsigned thread)
     }
 }
 
+bool moe_exec_is_scored(const moe_exec *m, const uint32_t *points, size_t token)
+{
+    return points[token] != 0 || (m->disk.floors && m->disk.floors[token] != 0);
+}
+
 /* Gathers the activations of the tokens that need a gate; returns how many. */
 static size_t gather_gated(moe_exec *m, const acts *in, const uint32_t *points, size_t tokens)
 {
     size_t n = 0;
     for (size_t t = 0; t < tokens; t++) {
-        if (points[t] == 0) continue;
+        if (!moe_exec_is_scored(m, points, t)) continue;
         m->gated[n] = (uint32_t)t;
         m->gate_in.f32[n] = in->f32[t];
         m->gate_in.quant[n] = in->quant[t];
@@ -115,15 +120,6 @@ void moe_exec_score(moe_exec *m, const moe_layer *layer, const acts *in, const u
 
 /* ---- selection ---- */
 
-/* Orders by score, best first, then by slot: the float's bits made monotone, inverted, over the slot. */
-static uint64_t sort_key(float score, uint32_t slot)
-{
-    uint32_t bits;
-    memcpy(&bits, &score, sizeof bits);
-    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return (uint64_t)~bits << 32 | slot;
-}
-
 /* Moves the k smallest keys to the front, k >= 1 (Hoare's quickselect; keys are distinct). */
 static void select_smallest(uint64_t *keys, ptrdiff_t n, ptrdiff_t k)
 {
@@ -151,26 +147,26 @@ static void select_smallest(uint64_t *keys, ptrdiff_t n, ptrdiff_t k)
 /* Marks the `count` best slots in keep [full]. */
 static void keep_best(const float *scores, uint32_t full, uint32_t count, uint64_t *keys, uint8_t *keep)
 {
-    for (uint32_t i = 0; i < full; i++) keys[i] = sort_key(scores[i], i);
+    for (uint32_t i = 0; i < full; i++) keys[i] = moe_score_key(scores[i], i);
     select_smallest(keys, full, count);
     memset(keep, 0, full);
     for (uint32_t i = 0; i < count; i++) keep[(uint32_t)keys[i]] = 1;
 }
 
-static void mark(const choose_job *j, size_t t, uint64_t *keys, uint8_t *keep)
+void moe_exec_mark(const moe_exec *m, const moe_layer *layer, size_t token, uint32_t rung, uint64_t *keys,
+                   uint8_t *keep)
 {
-    const moe_exec *m = j->m;
     const uint32_t full = moe_full_budget(&m->shape);
-    const moe_rung *rung = &j->layer->rungs[j->points[t]];
-    const float *scores = m->scores + t * full;
-    if (j->points[t] == 0) {
+    const moe_rung *r = &layer->rungs[rung];
+    const float *scores = m->scores + token * full;
+    if (rung == 0) {
         memset(keep, 1, full);
-    } else if (j->layer->select == MP_SELECT_TOPK) {
-        keep_best(scores, full, rung->top, keys, keep);
+    } else if (layer->select == MP_SELECT_TOPK) {
+        keep_best(scores, full, r->top, keys, keep);
     } else {
         uint32_t count = 0;
-        for (uint32_t i = 0; i < full; i++) count += keep[i] = scores[i] >= rung->log_tau;
-        if (count < rung->at_least) keep_best(scores, full, rung->at_least, keys, keep);
+        for (uint32_t i = 0; i < full; i++) count += keep[i] = scores[i] >= r->log_tau;
+        if (count < r->at_least) keep_best(scores, full, r->at_least, keys, keep);
     }
 }
 
@@ -181,7 +177,8 @@ static void select_token(const choose_job *j, size_t t, unsigned thread)
     const uint32_t full = moe_full_budget(s), *experts = m->experts + t * s->n_used;
     uint32_t *run = m->run + t * full, n = 0, done = 0;
     uint8_t *keep = m->keep + (size_t)thread * full;
-    mark(j, t, m->sort + (size_t)thread * full, keep);
+    moe_exec_mark(m, j->layer, t, j->points[t], m->sort + (size_t)thread * full, keep);
+    if (m->disk.resident_margin < 0 && j->points[t] != 0) moe_disk_prefer_resident(m, j->layer, t, keep, thread);
     for (uint32_t i = 0; i < s->n_used; i++) { /* experts ascending: each time the smallest not yet done */
         uint32_t slot = UINT32_MAX;
         for (uint32_t k = 0; k < s->n_used; k++)

@@ -40,11 +40,13 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
     m->run = arena_take(a, cap * full, sizeof *m->run);
     m->group_start = arena_take(a, subs + 1, sizeof *m->group_start);
     m->active = arena_take(a, subs, sizeof *m->active);
+    for (unsigned part = 0; part < MOE_PARTS; part++) m->at[part] = arena_take(a, subs, sizeof *m->at[part]);
     m->pair_token = arena_take(a, max_pairs(m), sizeof *m->pair_token);
     m->pair_run = arena_take(a, max_pairs(m), sizeof *m->pair_run);
     m->hidden = arena_take(a, max_pairs(m), s->part_width * sizeof *m->hidden);
     m->up = arena_take(a, max_pairs(m), (s->tile ? 2 : 1) * s->part_width * sizeof *m->up);
     m->ptrs = arena_take(a, threads * 4 * cap, sizeof *m->ptrs);
+    moe_disk_layout(a, m);
     if (s->tile) return;
     acts_layout(a, &m->hidden_acts, s->width, max_pairs(m));
     m->down_tmp = arena_take(a, threads * cap, MOE_DOWN_ROWS * sizeof *m->down_tmp);
@@ -87,15 +89,29 @@ static void group_pairs(moe_exec *m, size_t tokens)
         if (start[i + 1] > start[i]) m->active[m->n_active++] = i;
 }
 
+/* Where the weights of the active groups stand in the mapping. */
+static void point_at_mapping(moe_exec *m, const moe_layer *layer)
+{
+    const tensor *w;
+    for (unsigned part = 0; part < MOE_PARTS && (w = moe_part(layer, part)); part++)
+        for (size_t g = 0; g < m->n_active; g++) m->at[part][g] = tensor_row(w, m->active[g], 0);
+}
+
 typedef struct apply_job {
     moe_exec *m;
+    const moe_pass *pass;
     const moe_layer *layer;
-    const acts *in;
-    const uint32_t *points;
-    size_t tokens, ranges, tiles_per_item; /* ranges: of tokens, for the down product */
-    uint32_t blocks;                       /* of hidden rows */
-    float *y;
+    const uint32_t *groups; /* of hidden items; NULL: all in order */
+    size_t n_groups;
+    uint32_t blocks;               /* of hidden rows */
+    size_t first, end;             /* groups of the down product */
+    size_t ranges, tiles_per_item; /* ranges: of tokens */
 } apply_job;
+
+static size_t group_of(const apply_job *j, size_t i)
+{
+    return j->groups ? j->groups[i] : i;
+}
 
 /* ---- gate, up, SwiGLU ---- */
 
@@ -106,7 +122,7 @@ static uint32_t reuse_proxies(const apply_job *j, size_t begin, size_t end)
     const uint32_t r = j->layer->proxy_neurons, full = moe_full_budget(&m->shape), width = m->shape.part_width;
     if (j->layer->gate != MP_GATE_PROXY || r > HIDDEN_ROWS) return 0;
     for (size_t i = begin; i < end; i++)
-        if (j->points[m->pair_token[i]] == 0) return 0;
+        if (j->pass->points[m->pair_token[i]] == 0) return 0;
     for (size_t i = begin; i < end; i++) {
         const float *a = m->proxy + ((size_t)m->pair_token[i] * full + m->pair_run[i]) * r;
         memcpy(m->hidden + i * width, a, r * sizeof *a);
@@ -120,7 +136,7 @@ static void scale_rows(const apply_job *j, size_t begin, size_t end, uint32_t ro
     const moe_shape *s = &m->shape;
     for (size_t i = begin; i < end; i++) {
         const uint32_t t = m->pair_token[i], k = m->pair_run[i] / s->n_parts;
-        const float scale = m->mix[(size_t)t * s->n_used + k] * j->layer->rungs[j->points[t]].gain;
+        const float scale = m->mix[(size_t)t * s->n_used + k] * j->layer->rungs[j->pass->points[t]].gain;
         float *h = m->hidden + i * s->part_width + row;
         for (uint32_t r = 0; r < rows; r++) h[r] *= scale;
     }
@@ -128,19 +144,19 @@ static void scale_rows(const apply_job *j, size_t begin, size_t end, uint32_t ro
 
 /* All of a sub-expert: gate and up rows in one product. `next`: the weights that this thread will most likely want
  * after these. */
-static void hidden_whole_sub(const apply_job *j, uint32_t sub, const void *next, unsigned thread)
+static void hidden_whole_sub(const apply_job *j, size_t g, const void *next, unsigned thread)
 {
     moe_exec *m = j->m;
     const tensor *w = &j->layer->w.gate_up;
-    const uint32_t width = m->shape.part_width;
+    const uint32_t width = m->shape.part_width, sub = m->active[g];
     const size_t begin = m->group_start[sub], stop = m->group_start[sub + 1], n = stop - begin;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap;
     const void **in = (const void **)(out + m->cap);
     for (size_t i = 0; i < n; i++) {
-        in[i] = acts_for(j->in, w)[m->pair_token[begin + i]];
+        in[i] = acts_for(j->pass->in, w)[m->pair_token[begin + i]];
         out[i] = m->up + (begin + i) * 2 * width;
     }
-    m->x->k->rows_dot(w->type, m->shape.d, tensor_row(w, sub, 0), w->row_bytes, 2 * width, in, out, n, next);
+    m->x->k->rows_dot(w->type, m->shape.d, m->at[0][g], w->row_bytes, 2 * width, in, out, n, next);
     for (size_t i = 0; i < n; i++) m->x->k->swiglu(out[i], out[i] + width, m->hidden + (begin + i) * width, width);
     scale_rows(j, begin, stop, 0, width);
 }
@@ -150,17 +166,15 @@ static void hidden_sub_item(void *arg, size_t item, unsigned thread)
     const apply_job *j = arg;
     const moe_exec *m = j->m;
     const size_t next = item + pool_threads(m->x->pool);
-    hidden_whole_sub(j, m->active[item],
-                     next < m->n_active ? tensor_row(&j->layer->w.gate_up, m->active[next], 0) : NULL, thread);
+    hidden_whole_sub(j, group_of(j, item), next < j->n_groups ? m->at[0][group_of(j, next)] : NULL, thread);
 }
 
 /* The first weights of an item of hidden_item(), NULL past the last. */
 static const void *hidden_item_weights(const apply_job *j, size_t item)
 {
-    const moe_exec *m = j->m;
-    const tensor *gate = m->shape.tile ? &j->layer->w.gate_up : &j->layer->w.gate;
-    if (item >= m->n_active * j->blocks) return NULL;
-    return tensor_row(gate, m->active[item / j->blocks], (uint32_t)(item % j->blocks) * HIDDEN_ROWS);
+    if (item >= j->n_groups * j->blocks) return NULL;
+    return j->m->at[0][group_of(j, item / j->blocks)] +
+           item % j->blocks * HIDDEN_ROWS * moe_part(j->layer, 0)->row_bytes;
 }
 
 static void hidden_item(void *arg, size_t item, unsigned thread)
@@ -170,7 +184,8 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
     const moe_shape *s = &m->shape;
     const moe_weights *w = &j->layer->w;
     const kernels *k = m->x->k;
-    const uint32_t sub = m->active[item / j->blocks], first = (uint32_t)(item % j->blocks) * HIDDEN_ROWS;
+    const size_t g = group_of(j, item / j->blocks);
+    const uint32_t sub = m->active[g], first = (uint32_t)(item % j->blocks) * HIDDEN_ROWS;
     const uint32_t end = first + HIDDEN_ROWS < s->part_width ? first + HIDDEN_ROWS : s->part_width;
     const size_t begin = m->group_start[sub], stop = m->group_start[sub + 1], n = stop - begin;
     const tensor *gate = s->tile ? &w->gate_up : &w->gate, *up = s->tile ? &w->gate_up : &w->up;
@@ -179,13 +194,14 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
     float **out = m->ptrs + (size_t)thread * 4 * m->cap, **up_out = out + m->cap;
     const void **in = (const void **)(out + 2 * m->cap), **up_in = in + m->cap;
     for (size_t i = 0; i < n; i++) {
-        in[i] = acts_for(j->in, gate)[m->pair_token[begin + i]];
-        up_in[i] = acts_for(j->in, up)[m->pair_token[begin + i]];
+        in[i] = acts_for(j->pass->in, gate)[m->pair_token[begin + i]];
+        up_in[i] = acts_for(j->pass->in, up)[m->pair_token[begin + i]];
         out[i] = m->hidden + (begin + i) * s->part_width + row;
         up_out[i] = m->up + (begin + i) * s->part_width + row;
     }
-    const uint8_t *up_rows = tensor_row(up, sub, up_row);
-    k->rows_dot(gate->type, s->d, tensor_row(gate, sub, row), gate->row_bytes, end - row, in, out, n, up_rows);
+    const uint8_t *gate_rows = m->at[0][g] + row * gate->row_bytes;
+    const uint8_t *up_rows = m->at[s->tile ? 0 : 1][g] + up_row * up->row_bytes;
+    k->rows_dot(gate->type, s->d, gate_rows, gate->row_bytes, end - row, in, out, n, up_rows);
     k->rows_dot(up->type, s->d, up_rows, up->row_bytes, end - row, up_in, up_out, n,
                 hidden_item_weights(j, item + pool_threads(m->x->pool)));
     for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
@@ -209,10 +225,9 @@ static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t 
 /* Tile number i of those that an item goes through: its tiles of one sub-expert after the other. NULL past the last. */
 static const void *down_tile_at(const apply_job *j, size_t first, size_t i)
 {
-    const size_t g = i / j->tiles_per_item;
-    if (g >= j->m->n_active) return NULL;
-    const uint32_t tile = (uint32_t)(first + i % j->tiles_per_item);
-    return tensor_row(&j->layer->w.down_t, j->m->active[g], tile * j->m->shape.part_width);
+    const size_t g = j->first + i / j->tiles_per_item, tile = first + i % j->tiles_per_item;
+    if (g >= j->end) return NULL;
+    return j->m->at[1][g] + tile * j->m->shape.part_width * j->layer->w.down_t.row_bytes;
 }
 
 /* A few runs of W outputs, side by side, for one range of tokens. */
@@ -223,12 +238,12 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
     const moe_shape *s = &m->shape;
     const tensor *w = &j->layer->w.down_t;
     const size_t first = item / j->ranges * j->tiles_per_item, range = item % j->ranges;
-    const size_t t0 = j->tokens * range / j->ranges, t1 = j->tokens * (range + 1) / j->ranges;
+    const size_t tokens = j->pass->tokens, t0 = tokens * range / j->ranges, t1 = tokens * (range + 1) / j->ranges;
     float **y = m->ptrs + (size_t)thread * 4 * m->cap;
     const float **a = (const float **)(y + m->cap);
-    for (size_t t = t0; t < t1; t++)
-        memset(j->y + t * s->d + first * s->tile, 0, j->tiles_per_item * s->tile * sizeof *j->y);
-    for (size_t g = 0; g < m->n_active; g++) {
+    for (size_t t = t0; j->first == 0 && t < t1; t++)
+        memset(j->pass->y + t * s->d + first * s->tile, 0, j->tiles_per_item * s->tile * sizeof **y);
+    for (size_t g = j->first; g < j->end; g++) {
         size_t begin = m->group_start[m->active[g]], end = m->group_start[m->active[g] + 1];
         if (j->ranges > 1) {
             begin = first_pair_of(m, begin, end, t0);
@@ -236,10 +251,10 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
             if (begin == end) continue;
         }
         for (size_t i = 0; i < j->tiles_per_item; i++) {
-            const size_t at = g * j->tiles_per_item + i;
+            const size_t at = (g - j->first) * j->tiles_per_item + i;
             for (size_t p = begin; p < end; p++) {
                 a[p - begin] = m->hidden + p * s->part_width;
-                y[p - begin] = j->y + m->pair_token[p] * (size_t)s->d + (first + i) * s->tile;
+                y[p - begin] = j->pass->y + m->pair_token[p] * (size_t)s->d + (first + i) * s->tile;
             }
             /* What is asked for is not the next tile but the one after: a call is over before memory would answer. */
             m->x->k->rows_accumulate(w->type, s->tile, down_tile_at(j, first, at), w->row_bytes, s->part_width, a, y,
@@ -253,13 +268,14 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
 static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
-    const size_t tiles = j->m->shape.d / j->m->shape.tile, threads = pool_threads(p), wanted = 4 * threads;
+    const size_t tiles = j->m->shape.d / j->m->shape.tile, threads = pool_threads(p), wanted = 4 * threads,
+                 tokens = j->pass->tokens;
     j->tiles_per_item = 1;
-    if (j->tokens < FEW_TOKENS && tiles % threads == 0)
+    if (tokens < FEW_TOKENS && tiles % threads == 0)
         j->tiles_per_item = tiles / threads;
-    else if (tiles < wanted && j->tokens > 1)
+    else if (tiles < wanted && tokens > 1)
         j->ranges = (wanted + tiles - 1) / tiles;
-    if (j->ranges > j->tokens) j->ranges = j->tokens;
+    if (j->ranges > tokens) j->ranges = tokens;
     if (threads == 1) j->ranges = 1;
     pool_for(p, tiles / j->tiles_per_item * j->ranges, down_tile_item, j);
 }
@@ -275,51 +291,79 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
     const uint32_t row = (uint32_t)item * MOE_DOWN_ROWS, left = s->d - row,
                    rows = left < MOE_DOWN_ROWS ? left : MOE_DOWN_ROWS;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap, *tmp = m->down_tmp + (size_t)thread * m->cap * MOE_DOWN_ROWS;
-    for (size_t i = 0; i < m->cap && i < j->tokens; i++) out[i] = tmp + i * MOE_DOWN_ROWS;
-    for (size_t t = 0; t < j->tokens; t++) memset(j->y + t * s->d + row, 0, rows * sizeof *j->y);
-    for (size_t g = 0; g < m->n_active; g++) {
+    for (size_t i = 0; i < m->cap && i < j->pass->tokens; i++) out[i] = tmp + i * MOE_DOWN_ROWS;
+    for (size_t t = 0; j->first == 0 && t < j->pass->tokens; t++)
+        memset(j->pass->y + t * s->d + row, 0, rows * sizeof *tmp);
+    for (size_t g = j->first; g < j->end; g++) {
         const uint32_t e = m->active[g];
         const size_t begin = m->group_start[e], n = m->group_start[e + 1] - begin;
-        const uint8_t *next = g + 1 < m->n_active ? tensor_row(w, m->active[g + 1], row) : NULL;
-        m->x->k->rows_dot(w->type, s->width, tensor_row(w, e, row), w->row_bytes, rows,
+        const uint8_t *next = g + 1 < j->end ? m->at[2][g + 1] + row * w->row_bytes : NULL;
+        m->x->k->rows_dot(w->type, s->width, m->at[2][g] + row * w->row_bytes, w->row_bytes, rows,
                           acts_for(&m->hidden_acts, w) + begin, out, n, next);
         for (size_t i = 0; i < n; i++) {
-            float *y = j->y + m->pair_token[begin + i] * (size_t)s->d + row;
+            float *y = j->pass->y + m->pair_token[begin + i] * (size_t)s->d + row;
             for (uint32_t r = 0; r < rows; r++) y[r] += out[i][r];
         }
     }
 }
 
-void moe_exec_apply(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens,
-                    float *y)
+/* Hidden rows of pairs [begin, end) as activations. */
+static void set_hidden_acts(moe_exec *m, const moe_layer *layer, size_t begin, size_t end)
+{
+    acts rows = m->hidden_acts;
+    rows.f32 += begin;
+    rows.quant += begin;
+    rows.quant_rows += begin * rows.quant_stride;
+    acts_set(m->x, &rows, m->hidden + begin * m->shape.width, end - begin, tensor_is_quantized(&layer->w.down));
+}
+
+/* ---- apply ---- */
+
+void moe_exec_hidden(moe_exec *m, const moe_pass *pass, const uint32_t *groups, size_t n)
 {
     const moe_shape *s = &m->shape;
-    pool *p = m->x->pool;
-    apply_job job = {.m = m, .layer = layer, .in = in, .points = points, .tokens = tokens, .ranges = 1, .y = y};
-    group_pairs(m, tokens);
+    apply_job job = {.m = m, .pass = pass, .layer = pass->layer, .groups = groups, .n_groups = n};
     job.blocks = (s->part_width + HIDDEN_ROWS - 1) / HIDDEN_ROWS;
-    if (s->tile && s->part_width <= WHOLE_SUB_ROWS && layer->gate != MP_GATE_PROXY)
-        pool_for(p, m->n_active, hidden_sub_item, &job);
+    if (s->tile && s->part_width <= WHOLE_SUB_ROWS && pass->layer->gate != MP_GATE_PROXY)
+        pool_for(m->x->pool, n, hidden_sub_item, &job);
     else
-        pool_for(p, m->n_active * job.blocks, hidden_item, &job);
+        pool_for(m->x->pool, n * job.blocks, hidden_item, &job);
+}
+
+void moe_exec_down(moe_exec *m, const moe_pass *pass, size_t first, size_t end)
+{
+    const moe_shape *s = &m->shape;
+    apply_job job = {.m = m, .pass = pass, .layer = pass->layer, .first = first, .end = end, .ranges = 1};
     if (s->tile) {
         run_down_tiles(&job);
     } else {
-        acts_set(m->x, &m->hidden_acts, m->hidden, m->group_start[s->n_experts], tensor_is_quantized(&layer->w.down));
-        pool_for(p, (s->d + MOE_DOWN_ROWS - 1) / MOE_DOWN_ROWS, down_rows_item, &job);
+        if (first < end)
+            set_hidden_acts(m, pass->layer, m->group_start[m->active[first]], m->group_start[m->active[end - 1] + 1]);
+        pool_for(m->x->pool, (s->d + MOE_DOWN_ROWS - 1) / MOE_DOWN_ROWS, down_rows_item, &job);
     }
 }
 
-void moe_exec_run(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens, float *y)
+mp_status moe_exec_apply(moe_exec *m, const moe_pass *pass, mp_error *err)
+{
+    group_pairs(m, pass->tokens);
+    if (m->disk.store) return moe_disk_apply(m, pass, err);
+    point_at_mapping(m, pass->layer);
+    moe_exec_hidden(m, pass, NULL, m->n_active);
+    moe_exec_down(m, pass, 0, m->n_active);
+    return MP_OK;
+}
+
+mp_status moe_exec_run(moe_exec *m, const moe_pass *pass, mp_error *err)
 {
     const uint64_t start = clock_now_ns();
-    moe_exec_route(m, layer, in, tokens);
+    moe_exec_route(m, pass->layer, pass->in, pass->tokens);
     const uint64_t routed = clock_now_ns();
-    moe_exec_score(m, layer, in, points, tokens);
-    moe_exec_select(m, layer, points, tokens);
+    moe_exec_score(m, pass->layer, pass->in, pass->points, pass->tokens);
+    moe_exec_select(m, pass->layer, pass->points, pass->tokens);
     const uint64_t gated = clock_now_ns();
-    moe_exec_apply(m, layer, in, points, tokens, y);
+    const mp_status status = moe_exec_apply(m, pass, err);
     m->router_ns += routed - start;
     m->gate_ns += gated - routed;
     m->experts_ns += clock_now_ns() - gated;
+    return status;
 }

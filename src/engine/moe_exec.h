@@ -6,7 +6,30 @@
 #ifndef ENGINE_MOE_EXEC_H
 #define ENGINE_MOE_EXEC_H
 
+#include <string.h>
+
 #include "engine/linear.h"
+#include "store/store.h"
+
+enum { MOE_PARTS = STORE_MAX_PARTS };
+
+/* Experts from disk (moe_disk.c): what is added where a store holds the weights in place of the mapping. */
+typedef struct moe_disk {
+    bool wanted;           /* there will be a store */
+    store *store;          /* NULL: the weights are mapped */
+    store_claim claims[2]; /* the wave at work and the one that is being read */
+    uint32_t *order;       /* [N * E] groups in the order in which they are claimed */
+    uint32_t *units;       /* [N * E] theirs */
+    uint64_t *keys;        /* [N * E] to sort by */
+    uint32_t *todo;        /* [N * E] groups that have arrived, in that order */
+    uint8_t *required;     /* [N * E] sub-experts that no token may lose */
+    float
+        resident_margin; /* log of the least score, relative to that of a missing one, that takes its place; 0: none */
+    uint64_t *swaps;     /* [threads] sub-experts so replaced */
+    const uint32_t *floors; /* [cap] points down to which a token may lose what has not arrived in time; 0: nothing */
+    uint64_t until_ns;      /* when that time is up; 0: never */
+    uint64_t dropped;       /* sub-experts, over all tokens */
+} moe_disk;
 
 /* Scratch of the largest batch, and after a run what was chosen. "Slot" is the rank of a chosen expert, 0 .. k0-1. */
 typedef struct moe_exec {
@@ -35,33 +58,81 @@ typedef struct moe_exec {
     size_t *group_start; /* [N * E + 1] */
     uint32_t *active;    /* [N * E] sub-experts that run */
     size_t n_active;
-    uint32_t *pair_token; /* [cap * k0 * N] */
-    uint32_t *pair_run;   /* [cap * k0 * N] slot * N + n */
-    float *hidden;        /* [cap * k0 * N, S] */
-    float *up;            /* the same; of sub-experts [cap * k0 * N, 2 S], gate and up */
-    acts hidden_acts;     /* whole experts: hidden rows as activations */
-    float **ptrs;         /* [threads, 4, cap] */
-    float *down_tmp;      /* [threads, cap, MOE_DOWN_ROWS], whole experts */
+    const uint8_t **at[MOE_PARTS]; /* [N * E] where the weights of the active ones stand, by part: see moe_part() */
+    uint32_t *pair_token;          /* [cap * k0 * N] */
+    uint32_t *pair_run;            /* [cap * k0 * N] slot * N + n */
+    float *hidden;                 /* [cap * k0 * N, S] */
+    float *up;                     /* the same; of sub-experts [cap * k0 * N, 2 S], gate and up */
+    acts hidden_acts;              /* whole experts: hidden rows as activations */
+    float **ptrs;                  /* [threads, 4, cap] */
+    float *down_tmp;               /* [threads, cap, MOE_DOWN_ROWS], whole experts */
 
+    moe_disk disk;
     uint64_t router_ns, gate_ns, experts_ns;
 } moe_exec;
 
 #define MOE_DOWN_ROWS 32
 
-/* max_rank, proxy_neurons: of the widest gate that will run here. Set x, shape, cap and threads first. */
+/* The matrices of an expert: gate, up and down, or of a sub-expert: gate with up, and down. NULL past the last. */
+static inline const tensor *moe_part(const moe_layer *l, unsigned part)
+{
+    const moe_weights *w = &l->w;
+    const tensor *const split[MOE_PARTS] = {&w->gate_up, &w->down_t, NULL};
+    const tensor *const whole[MOE_PARTS] = {&w->gate, &w->up, &w->down};
+    return l->shape.tile ? split[part] : whole[part];
+}
+
+/* max_rank, proxy_neurons: of the widest gate that will run here. Set x, shape, cap and threads first; disk.store too.
+ */
 void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_neurons);
 
-/* y [T, d] = the layer's output for x [T, d]; in: the same rows as acts (quantized where any weight is). points [T]. */
-void moe_exec_run(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens, float *y);
+/* One layer's work on one batch. */
+typedef struct moe_pass {
+    const moe_layer *layer;
+    const acts *in;         /* [tokens] quantized where any weight is */
+    const uint32_t *points; /* [tokens] */
+    size_t tokens;
+    float *y; /* [tokens, d] the layer's output */
+} moe_pass;
+
+/* Only a store can fail. */
+mp_status moe_exec_run(moe_exec *m, const moe_pass *pass, mp_error *err);
 
 /* The same in steps, for callers that look between. route fills experts and mix; score the scores of tokens whose rung
  * is not full; select n_run and run; apply computes y from them. */
 void moe_exec_route(moe_exec *m, const moe_layer *layer, const acts *in, size_t tokens);
 void moe_exec_score(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens);
 void moe_exec_select(moe_exec *m, const moe_layer *layer, const uint32_t *points, size_t tokens);
-void moe_exec_apply(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens,
-                    float *y);
+mp_status moe_exec_apply(moe_exec *m, const moe_pass *pass, mp_error *err);
+
+/* The two halves of apply, for groups whose weights stand where `at` says: hidden rows of any groups [n], in any order
+ * (NULL: all); then down for a range of groups, ranges ascending from 0. */
+void moe_exec_hidden(moe_exec *m, const moe_pass *pass, const uint32_t *groups, size_t n);
+void moe_exec_down(moe_exec *m, const moe_pass *pass, size_t first, size_t end);
+
+/* Orders by score, best first, then by index: the float's bits made monotone, inverted, over the index. */
+static inline uint64_t moe_score_key(float score, uint32_t index)
+{
+    uint32_t bits;
+    memcpy(&bits, &score, sizeof bits);
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)~bits << 32 | index;
+}
+
+/* Whether the rung of a token leaves anything to choose, so that it has scores. */
+bool moe_exec_is_scored(const moe_exec *m, const uint32_t *points, size_t token);
+/* Marks in keep [full] the slots of a scored token that a rung runs; keys [full] is scratch. */
+void moe_exec_mark(const moe_exec *m, const moe_layer *layer, size_t token, uint32_t rung, uint64_t *keys,
+                   uint8_t *keep);
 
 bool moe_wants_quantized(const moe_layer *layer);
+
+/* moe_disk.c */
+void moe_disk_layout(arena *a, moe_exec *m);
+/* Groups into disk.order, those with the best score of any token first. */
+void moe_disk_order(moe_exec *m, const uint32_t *points);
+mp_status moe_disk_apply(moe_exec *m, const moe_pass *pass, mp_error *err);
+/* Lets resident sub-experts take the places of missing ones whose scores are near, in a token's keep [full]. */
+void moe_disk_prefer_resident(const moe_exec *m, const moe_layer *layer, size_t token, uint8_t *keep, unsigned thread);
 
 #endif

@@ -18,6 +18,9 @@ static mp_status check_token(const mp_engine *e, const mp_batch_token *b, size_t
     if (b->point >= m->info.n_points)
         return status_fail(err, MP_E_INVALID, "operating point %u does not exist: choose 0 to %u", b->point,
                            m->info.n_points - 1);
+    if (b->floor >= m->info.n_points)
+        return status_fail(err, MP_E_INVALID, "a floor at operating point %u, which does not exist: choose 0 to %u",
+                           b->floor, m->info.n_points - 1);
     if (b->pos != e->seq_len[b->seq])
         return status_fail(err, MP_E_INVALID, "token %zu of the step: position %u, sequence %u continues at %u", i,
                            b->pos, b->seq, e->seq_len[b->seq]);
@@ -54,6 +57,7 @@ mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_
     size_t row = 0;
     for (size_t i = 0; i < n; i++) {
         e->points[i] = tokens[i].point;
+        if (e->floors) e->floors[i] = tokens[i].floor;
         e->subs_run[i] = 0;
         e->logit_row[i] = tokens[i].logits ? row++ : SIZE_MAX;
     }
@@ -120,6 +124,42 @@ void engine_head(mp_engine *e, const float *h)
     for (size_t i = 0; m->hp.logit_scale != 1 && i < rows * m->hp.n_vocab; i++) e->logits[i] /= m->hp.logit_scale;
 }
 
+/* The experts that any token of the step was routed to, in the order of tokens; list [E]. */
+static uint32_t routed_experts(const mp_engine *e, uint32_t *list)
+{
+    const moe_exec *m = &e->moe;
+    uint32_t n = 0;
+    for (size_t i = 0; i < e->n * m->shape.n_used; i++) {
+        uint32_t at = 0;
+        while (at < n && list[at] != m->experts[i]) at++;
+        if (at == n) list[n++] = m->experts[i];
+    }
+    return n;
+}
+
+static void watch_layer(mp_engine *e, uint32_t i)
+{
+    moe_exec *m = &e->moe;
+    moe_disk_order(m, e->points);
+    for (size_t g = 0; g < m->n_active; g++) m->disk.order[g] = m->active[m->disk.order[g]];
+    const mp_layer_run run = {
+        .step = e->times.steps,
+        .layer = i,
+        .n_tokens = (uint32_t)e->n,
+        .experts = e->watched_experts,
+        .n_experts = routed_experts(e, e->watched_experts),
+        .subs = m->disk.order,
+        .n_subs = (uint32_t)m->n_active,
+    };
+    e->watch(e->watch_user, &run);
+}
+
+void mp_engine_watch_layers(mp_engine *e, mp_layer_run_fn fn, void *user)
+{
+    e->watch = fn;
+    e->watch_user = user;
+}
+
 /* What the i-th MoE layer has just run. */
 static void count_run(mp_engine *e, uint32_t i)
 {
@@ -127,6 +167,24 @@ static void count_run(mp_engine *e, uint32_t i)
         e->subs_run[t] += e->moe.n_run[t];
         e->layer_run[i] += e->moe.n_run[t];
     }
+    if (e->watch) watch_layer(e, i);
+}
+
+static mp_status run_layers(mp_engine *e, uint64_t start, mp_error *err)
+{
+    const uint32_t moe_layers = e->model->info.n_moe_layers;
+    uint32_t done = 0;
+    for (uint32_t l = 0; l < e->model->hp.n_layers; l++) {
+        const uint64_t before = clock_now_ns(), deadline = e->params.store.deadline_ns;
+        engine_attention(e, l, e->h);
+        e->times.attention_ns += clock_now_ns() - before;
+        engine_ffn_norm(e, l, e->h, e->norm);
+        if (deadline) e->moe.disk.until_ns = start + deadline * (done + 1) / moe_layers;
+        MP_TRY(engine_ffn(e, l, e->out, err));
+        engine_add(e, e->h, e->out);
+        if (model_has_experts(e->model, l)) count_run(e, done++);
+    }
+    return MP_OK;
 }
 
 mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_error *err)
@@ -134,15 +192,11 @@ mp_status mp_engine_step(mp_engine *e, const mp_batch_token *tokens, size_t n, m
     const uint64_t start = clock_now_ns();
     MP_TRY(engine_begin(e, tokens, n, err));
     engine_embed(e, e->h);
-    uint32_t moe_layers = 0;
-    for (uint32_t l = 0; l < e->model->hp.n_layers; l++) {
-        const uint64_t before = clock_now_ns();
-        engine_attention(e, l, e->h);
-        e->times.attention_ns += clock_now_ns() - before;
-        engine_ffn_norm(e, l, e->h, e->norm);
-        engine_ffn(e, l, e->out);
-        engine_add(e, e->h, e->out);
-        if (model_has_experts(e->model, l)) count_run(e, moe_layers++);
+    const mp_status status = run_layers(e, start, err);
+    if (status) { /* as if it had not begun */
+        for (size_t i = n; i-- > 0;) kv_truncate(&e->kv, tokens[i].seq, tokens[i].pos);
+        e->n = 0;
+        return status;
     }
     const uint64_t head = clock_now_ns();
     engine_head(e, e->h);

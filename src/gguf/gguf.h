@@ -83,6 +83,9 @@ const char *gguf_path(const gguf *g);
 uint32_t gguf_version(const gguf *g);
 int gguf_n_parts(const gguf *g);
 const char *gguf_part_path(const gguf *g, int part);
+int gguf_part_fd(const gguf *g, int part); /* open for reading as long as g is; -1 over memory */
+/* Where mapped bytes stand in their file; false for bytes that are not mapped (any more). */
+bool gguf_locate(const gguf *g, const void *data, int *part, uint64_t *offset);
 uint64_t gguf_file_bytes(const gguf *g); /* all parts */
 size_t gguf_alignment(const gguf *g);
 

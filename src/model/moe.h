@@ -81,6 +81,7 @@ typedef struct moe_rung {
 } moe_rung;
 
 typedef struct moe_layer {
+    uint32_t number; /* among the layers with experts */
     moe_shape shape;
     moe_weights w;
     mp_gate gate;

@@ -195,6 +195,7 @@ static mp_status load_experts(mp_model *m, uint32_t l, mp_error *err)
     moe_layer *moe = &m->moe[l];
     const uint32_t parts = m->info.n_parts;
     tensor bias = {0};
+    moe->number = l - hp->n_dense;
     moe->shape = (moe_shape){
         .d = hp->n_embd,
         .n_experts = hp->n_experts,

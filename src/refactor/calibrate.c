@@ -199,7 +199,8 @@ static void run_point(calibration *c, uint32_t p, size_t n, float *y)
 {
     for (size_t t = 0; t < n; t++) c->points[t] = p;
     moe_exec_select(&c->exec, &c->layer, c->points, n);
-    moe_exec_apply(&c->exec, &c->layer, &c->in, c->points, n, y);
+    const moe_pass pass = {.layer = &c->layer, .in = &c->in, .points = c->points, .tokens = n, .y = y};
+    moe_exec_apply(&c->exec, &pass, NULL); /* of weights in memory: cannot fail */
 }
 
 /* Per point, the factor that brings the reduced output nearest to the full one (least squares over tokens and outputs).
@@ -230,7 +231,7 @@ static mp_status find_gains(calibration *c, mp_error *err)
 
 /* ---- the layer ---- */
 
-static void store(calibration *c)
+static void keep(calibration *c)
 {
     const refactor *r = c->r;
     mp_refactor_layer *report = &c->out->report;
@@ -261,7 +262,7 @@ mp_status calibrate_layer(refactor *r, layer_result *out, mp_error *err)
         status = find_thresholds(&c, err);
     }
     if (!status) status = find_gains(&c, err);
-    if (!status) store(&c);
+    if (!status) keep(&c);
     arena_clear(&c.memory);
     r->report.calibrate_s += (double)(clock_now_ns() - start) * 1e-9;
     return status;

@@ -28,6 +28,11 @@ typedef struct ref_token {
     size_t top;
 } ref_token;
 
+/* What steps asked of a store. */
+typedef struct store_use {
+    uint64_t hits, wanted, bytes_read, swaps;
+} store_use;
+
 /* One model at one point, over the whole text. */
 typedef struct run {
     mp_engine *engine;
@@ -36,6 +41,7 @@ typedef struct run {
     token_score *scores; /* [n_chunks, scored] */
     double share_sum;    /* over all tokens */
     uint64_t ns;
+    store_use scored; /* steps with scored tokens */
 } run;
 
 typedef struct measure {
@@ -46,7 +52,7 @@ typedef struct measure {
     size_t n_vocab, n_chunks;
     uint32_t first, scored; /* the positions of a chunk that are scored: the first, how many */
     uint32_t group;         /* chunks that run together, a sequence each */
-    uint32_t piece;         /* tokens of a sequence in a step, the last step of a chunk aside */
+    uint32_t piece;         /* most tokens of a sequence in a step */
     mp_batch_token *batch;  /* [group, piece] */
     float *ref_probs;       /* [group, scored, n_vocab] */
     ref_token *ref;         /* [group, scored] */
@@ -154,6 +160,27 @@ static size_t fill_batch(const step *s)
     return n;
 }
 
+/* A choice that depends on what is in memory is judged as it is made when a text is generated. */
+static bool is_token_by_token(const curve_params *p)
+{
+    return p->store.prefer_resident > 0;
+}
+
+static store_use use_of(const mp_engine *e)
+{
+    mp_store_stats s;
+    mp_engine_store_stats(e, &s);
+    return (store_use){s.hits, s.hits + s.misses, s.bytes_read, s.swaps};
+}
+
+static void add_use(store_use *sum, store_use before, store_use after)
+{
+    sum->hits += after.hits - before.hits;
+    sum->wanted += after.wanted - before.wanted;
+    sum->bytes_read += after.bytes_read - before.bytes_read;
+    sum->swaps += after.swaps - before.swaps;
+}
+
 static mp_status run_step(measure *c, run *r, step *s, mp_error *err)
 {
     const uint32_t end = s->begin + s->len;
@@ -161,9 +188,11 @@ static mp_status run_step(measure *c, run *r, step *s, mp_error *err)
     s->to = end < c->first + c->scored ? end : c->first + c->scored;
     if (s->to < s->from) s->to = s->from;
     const size_t n = fill_batch(s);
+    const store_use before = use_of(r->engine);
     const uint64_t start = clock_now_ns();
     MP_TRY(mp_engine_step(r->engine, c->batch, n, err));
     r->ns += clock_now_ns() - start;
+    if (s->from < s->to) add_use(&r->scored, before, use_of(r->engine));
     for (size_t i = 0; i < n; i++) r->share_sum += mp_engine_compute_share(r->engine, i);
     pool_for(r->engine->x.pool, (size_t)s->seqs * (s->to - s->from), score_token, s);
     return report_progress(c, n, err);
@@ -173,9 +202,10 @@ static mp_status run_group(measure *c, run *r, size_t chunk, mp_error *err)
 {
     step s = {.c = c, .r = r, .chunk = chunk};
     s.seqs = c->n_chunks - chunk < c->group ? (uint32_t)(c->n_chunks - chunk) : c->group;
+    const uint32_t piece = is_token_by_token(c->p) && !r->is_ref ? 1 : c->piece;
     for (uint32_t seq = 0; seq < s.seqs; seq++) mp_engine_seq_truncate(r->engine, seq, 0);
     for (; s.begin < c->p->n_ctx; s.begin += s.len) {
-        s.len = c->p->n_ctx - s.begin < c->piece ? c->p->n_ctx - s.begin : c->piece;
+        s.len = c->p->n_ctx - s.begin < piece ? c->p->n_ctx - s.begin : piece;
         MP_TRY(run_step(c, r, &s, err));
     }
     return MP_OK;
@@ -237,6 +267,10 @@ static mp_status summarize(const measure *c, const run *r, double *kl, mp_eval_p
     out->same_top = (double)same / (double)n;
     out->compute_share = r->share_sum / (double)tokens;
     out->tokens_per_s = r->ns ? (double)tokens * 1e9 / (double)r->ns : 0;
+    const double wanted = (double)(r->scored.wanted ? r->scored.wanted : 1);
+    out->hit_rate = (double)r->scored.hits / wanted;
+    out->swap_share = (double)r->scored.swaps / wanted;
+    out->bytes_read = (double)r->scored.bytes_read / (double)n;
     return MP_OK;
 }
 
@@ -325,10 +359,11 @@ static void add_run(measure *c, mp_engine *engine, uint32_t point)
 
 static mp_status open_engines(measure *c, const mp_model *ref, mp_error *err)
 {
-    const mp_engine_params params = {
+    mp_engine_params params = {
         .threads = c->p->threads,
         .isa = c->p->isa,
         .kv_type = c->p->kv_type,
+        .store = c->p->store,
         .n_ctx = c->p->n_ctx,
         .n_seqs = c->group,
         .n_batch = c->group * c->piece,
@@ -336,7 +371,9 @@ static mp_status open_engines(measure *c, const mp_model *ref, mp_error *err)
     };
     MP_TRY(mp_engine_open(c->model, &params, &c->engine, err));
     c->ref_engine = c->engine;
-    return ref == c->model ? MP_OK : mp_engine_open(ref, &params, &c->ref_engine, err);
+    if (ref == c->model) return MP_OK;
+    params.store = (mp_store_params){0}; /* a share of one model says nothing of another */
+    return mp_engine_open(ref, &params, &c->ref_engine, err);
 }
 
 static mp_status prepare(measure *c, const mp_model *ref, mp_error *err)
@@ -347,7 +384,7 @@ static mp_status prepare(measure *c, const mp_model *ref, mp_error *err)
     c->first = n_ctx / 2;
     c->scored = n_ctx - 1 - c->first;
     c->piece = n_ctx < STEP_TOKENS ? n_ctx : STEP_TOKENS;
-    c->group = STEP_TOKENS / c->piece;
+    c->group = is_token_by_token(c->p) ? 1 : STEP_TOKENS / c->piece;
     if (c->group > c->n_chunks) c->group = (uint32_t)c->n_chunks;
     layout(c);
     MP_TRY(arena_reserve(&c->memory, "the measurement (shorten the chunks or the text)", err));

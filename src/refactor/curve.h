@@ -26,6 +26,7 @@ typedef struct curve_params {
     uint32_t threads;        /* 0: default */
     const char *isa;         /* NULL: the best */
     mp_kv_type kv_type;
+    mp_store_params store;
     const char *stage;       /* name shown as progress, counted in tokens; NULL: "evaluate" */
     mp_progress_fn progress; /* NULL: none */
     void *user;

@@ -67,6 +67,7 @@ mp_status mp_eval(const mp_model *m, const mp_eval_params *params, mp_eval_resul
         .threads = params->threads,
         .isa = params->isa,
         .kv_type = params->kv_type,
+        .store = params->store,
         .progress = params->progress,
         .user = params->user,
     };

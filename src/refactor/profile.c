@@ -64,7 +64,7 @@ mp_status profile_advance(refactor *r, mp_error *err)
     for (size_t t = 0; t < r->n_tokens; t += n) {
         MP_TRY(begin_chunk(r, t, &n, err));
         engine_ffn_input(e, r->layer, r->x + t * d);
-        engine_ffn(e, r->layer, e->out);
+        MP_TRY(engine_ffn(e, r->layer, e->out, err));
         engine_add(e, r->h + t * d, e->out);
         MP_TRY(refactor_progress(r, "experts", "tokens", t + n, r->n_tokens, err));
     }

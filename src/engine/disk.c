@@ -1,0 +1,152 @@
+/* The store of an engine: what of the file it reads, how much it may hold, and what it has done.
+ *
+ * A model that fits under its cap needs none, so that a cap costs nothing where it does not bind. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "engine/engine.h"
+
+static uint32_t n_subs(const mp_model *m)
+{
+    return m->info.n_parts * m->hp.n_experts;
+}
+
+/* What one token at full needs of a layer; less than that would read a layer in pieces for every token. */
+static uint32_t least_units(const mp_model *m)
+{
+    return m->info.n_parts * m->hp.n_used;
+}
+
+/* Where parts begin in the file; parts [n_moe_layers, n_parts], *file the number of the one that has them all. */
+static mp_status fill_parts(const mp_model *m, uint32_t n_parts, store_part *parts, int *file, mp_error *err)
+{
+    for (uint32_t l = 0; l < m->info.n_moe_layers; l++)
+        for (uint32_t p = 0; p < n_parts; p++) {
+            const tensor *w = moe_part(&m->moe[m->hp.n_dense + l], p);
+            int in;
+            uint64_t offset;
+            if (!gguf_locate(m->file, w->data, &in, &offset))
+                return status_fail(err, MP_E_INVALID, "%s: its experts are in memory, not in the file",
+                                   gguf_path(m->file));
+            if ((l || p) && in != *file)
+                return status_fail(err, MP_E_UNSUPPORTED,
+                                   "%s: experts in several files cannot be read on demand; join the parts first",
+                                   gguf_path(m->file));
+            *file = in;
+            parts[l * n_parts + p] = (store_part){offset, (uint64_t)w->rows * w->row_bytes};
+        }
+    return MP_OK;
+}
+
+/* The caller frees shape->parts. */
+static mp_status make_shape(const mp_model *m, store_shape *shape, int *file, mp_error *err)
+{
+    uint32_t n_parts = 0;
+    while (n_parts < MOE_PARTS && moe_part(model_first_moe(m), n_parts)) n_parts++;
+    store_part *parts = calloc((size_t)m->info.n_moe_layers * n_parts, sizeof *parts);
+    if (!parts) return status_no_memory(err, (size_t)m->info.n_moe_layers * n_parts * sizeof *parts, "a store");
+    *shape = (store_shape){m->info.n_moe_layers, n_subs(m), n_parts, parts};
+    const mp_status status = fill_parts(m, n_parts, parts, file, err);
+    if (status) free(parts);
+    return status;
+}
+
+static mp_status check_params(const mp_store_params *p, mp_error *err)
+{
+    if (!(p->prefer_resident >= 0 && p->prefer_resident < 1))
+        return status_fail(err, MP_E_INVALID, "a bound of %g for resident sub-experts: choose one from 0 to below 1",
+                           (double)p->prefer_resident);
+    if (!(p->pin_share >= 0 && p->pin_share <= 1))
+        return status_fail(err, MP_E_INVALID, "a share of %g to pin: choose one from 0 to 1", p->pin_share);
+    return MP_OK;
+}
+
+mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *wanted, mp_plan *plan, mp_error *err)
+{
+    store_shape shape;
+    int file = 0;
+    *wanted = false;
+    plan->weights_experts = m->info.bytes_experts;
+    plan->experts_least = m->info.bytes_experts;
+    MP_TRY(check_params(params, err));
+    if (make_shape(m, &shape, &file, NULL)) return MP_OK; /* cannot be capped: disk_open() says why where it matters */
+    plan->experts_least = store_memory_for(&shape, least_units(m));
+    *wanted = params->memory && params->memory < m->info.bytes_experts;
+    if (*wanted) plan->weights_experts = params->memory;
+    free((void *)shape.parts);
+    return MP_OK;
+}
+
+static mp_status open_store(mp_engine *e, const store_shape *shape, int file, mp_error *err)
+{
+    const mp_model *m = e->model;
+    const mp_store_params *p = &e->params.store;
+    const store_params params = {
+        .memory = p->memory,
+        .eviction = p->eviction,
+        .backend = p->backend,
+        .depth = p->depth,
+        .pin_share = p->pin_share,
+    };
+    return store_open(gguf_part_path(m->file, file), gguf_part_fd(m->file, file), shape, &params, least_units(m),
+                      &e->moe.disk.store, e->notice, err);
+}
+
+mp_status disk_open(mp_engine *e, mp_error *err)
+{
+    const mp_model *m = e->model;
+    mp_plan plan = {0};
+    store_shape shape;
+    int file = 0;
+    MP_TRY(check_params(&e->params.store, err));
+    if (!e->params.store.memory) return MP_OK;
+    MP_TRY(make_shape(m, &shape, &file, err));
+    mp_status status = disk_plan(m, &e->params.store, &e->moe.disk.wanted, &plan, err);
+    if (!status && e->moe.disk.wanted) status = open_store(e, &shape, file, err);
+    free((void *)shape.parts);
+    if (e->params.store.prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-e->params.store.prefer_resident);
+    return status;
+}
+
+void disk_close(mp_engine *e)
+{
+    store_close(e->moe.disk.store);
+}
+
+bool mp_engine_store_stats(const mp_engine *e, mp_store_stats *out)
+{
+    store *s = e->moe.disk.store;
+    *out = (mp_store_stats){.notice = e->notice};
+    if (!s) return false;
+    const store_stats now = store_get_stats(s);
+    *out = (mp_store_stats){
+        .memory = now.slots * now.slot_bytes,
+        .resident_bytes = now.resident * now.slot_bytes,
+        .hits = now.hits,
+        .misses = now.misses,
+        .bytes_wanted = now.bytes_wanted,
+        .bytes_read = now.bytes_read,
+        .evictions = now.evictions,
+        .stall_ns = now.stall_ns,
+        .depth_mean = now.reads ? (double)now.depth_sum / (double)now.reads : 0,
+        .depth_max = now.depth_max,
+        .dropped = e->moe.disk.dropped,
+        .eviction = store_eviction(s),
+        .backend = store_backend(s),
+        .notice = e->notice,
+    };
+    for (unsigned i = 0; i < e->moe.threads; i++) out->swaps += e->moe.disk.swaps[i];
+    return true;
+}
+
+const char *mp_store_eviction(size_t i)
+{
+    const eviction *policy = eviction_at(i);
+    return policy ? policy->name : NULL;
+}
+
+const char *mp_store_backend(size_t i)
+{
+    const io_class *io = io_at(i);
+    return io ? io->name : NULL;
+}

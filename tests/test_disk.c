@@ -1,0 +1,330 @@
+/* An engine whose experts are read from disk: the bits of a mapped one, errors that cost nothing, and the two options
+ * that may change results. */
+#include "testing.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "moeprism.h"
+
+#define DEMO   "models/demo-olmoe-q8_0.gguf"
+#define PARTS  8
+#define TEXT   60 /* tokens, the first PROMPT of them in one step */
+#define PROMPT 40
+
+static char directory[] = "/tmp/moeprism-test-disk-XXXXXX";
+static char split_path[128];
+static mp_model *whole, *split;
+static int32_t ids[TEXT];
+
+static int make_models(void **state)
+{
+    (void)state;
+    mp_error err;
+    char *text;
+    size_t len, n;
+    assert_non_null(mkdtemp(directory));
+    snprintf(split_path, sizeof split_path, "%s/split.gguf", directory);
+    assert_ok(file_read("models/calibration.txt", &text, &len, &err), &err);
+    const mp_refactor_params params = {
+        .calibration = text, .calibration_len = len, .n_parts = PARTS, .max_tokens = 2048, .solver = MP_SOLVER_SORT};
+    assert_ok(mp_refactor(DEMO, split_path, &params, NULL, &err), &err);
+    assert_ok(mp_model_open(DEMO, NULL, &whole, &err), &err);
+    assert_ok(mp_model_open(split_path, NULL, &split, &err), &err);
+    assert_int_equal(mp_tokenize(whole, text, len < 2000 ? len : 2000, 0, ids, TEXT, &n, &err), MP_E_LIMIT);
+    assert_true(n >= TEXT);
+    mp_tokenize(whole, text, 120, 0, ids, TEXT, &n, &err);
+    for (size_t i = n; i < TEXT; i++) ids[i] = ids[i % n];
+    free(text);
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    mp_model_close(whole);
+    mp_model_close(split);
+    unlink(split_path);
+    rmdir(directory);
+    return 0;
+}
+
+static uint64_t least_memory(const mp_model *m)
+{
+    mp_plan plan;
+    mp_error err;
+    assert_ok(mp_engine_plan(m, &(mp_engine_params){.n_ctx = 64}, &plan, &err), &err);
+    return plan.experts_least;
+}
+
+static mp_engine *open_engine(const mp_model *m, uint32_t threads, mp_store_params store)
+{
+    mp_engine *e;
+    mp_error err;
+    const mp_engine_params params = {.threads = threads, .n_ctx = 64, .n_batch = 64, .store = store};
+    assert_ok(mp_engine_open(m, &params, &e, &err), &err);
+    return e;
+}
+
+/* Every token at one of a few points, the prompt at once, the rest one by one; the caller frees [TEXT, n_vocab]. */
+static float *run_text(const mp_model *m, mp_engine *e, uint32_t floor)
+{
+    const size_t vocab = mp_model_get_info(m)->n_vocab;
+    float *out = malloc(TEXT * vocab * sizeof *out);
+    mp_batch_token batch[PROMPT];
+    mp_error err;
+    assert_non_null(out);
+    for (uint32_t at = 0, n; at < TEXT; at += n) {
+        n = at == 0 ? PROMPT : 1;
+        for (uint32_t i = 0; i < n; i++)
+            batch[i] = (mp_batch_token){
+                .token = ids[at + i], .pos = at + i, .point = (at + i) % 3, .logits = true, .floor = floor};
+        assert_ok(mp_engine_step(e, batch, n, &err), &err);
+        for (uint32_t i = 0; i < n; i++) memcpy(out + (at + i) * vocab, mp_engine_logits(e, i), vocab * sizeof *out);
+    }
+    return out;
+}
+
+static void assert_same_bits(const mp_model *m, const float *expected, uint32_t threads, mp_store_params store)
+{
+    mp_store_stats stats;
+    mp_engine *e = open_engine(m, threads, store);
+    float *got = run_text(m, e, 0);
+    assert_memory_equal(got, expected, TEXT * mp_model_get_info(m)->n_vocab * sizeof *got);
+    assert_true(mp_engine_store_stats(e, &stats));
+    assert_true(stats.memory <= store.memory);
+    assert_true(stats.resident_bytes <= stats.memory);
+    assert_true(stats.misses > 0 && stats.bytes_read > 0);
+    free(got);
+    mp_engine_close(e);
+}
+
+static void check_same_bits(const mp_model *m)
+{
+    const uint64_t least = least_memory(m), all = mp_model_get_info(m)->bytes_experts;
+    const uint64_t caps[] = {least, all / 2 > least ? all / 2 : least, all - 1};
+    mp_engine *mapped = open_engine(m, 2, (mp_store_params){0});
+    float *expected = run_text(m, mapped, 0);
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++) {
+        for (uint32_t threads = 1; threads <= 2; threads++)
+            assert_same_bits(m, expected, threads, (mp_store_params){.memory = caps[i]});
+        for (size_t k = 0; mp_store_eviction(k); k++)
+            assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .eviction = mp_store_eviction(k)});
+        for (size_t k = 0; mp_store_backend(k); k++)
+            assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .backend = mp_store_backend(k)});
+        assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .depth = 1, .pin_share = 0.5});
+    }
+    free(expected);
+    mp_engine_close(mapped);
+}
+
+static void test_same_bits_split(void **state)
+{
+    (void)state;
+    check_same_bits(split);
+}
+
+static void test_same_bits_whole(void **state)
+{
+    (void)state;
+    check_same_bits(whole);
+}
+
+static void test_what_fits_is_mapped(void **state)
+{
+    (void)state;
+    mp_store_stats stats;
+    mp_engine *e = open_engine(split, 1, (mp_store_params){.memory = mp_model_get_info(split)->bytes_experts});
+    assert_false(mp_engine_store_stats(e, &stats));
+    mp_engine_close(e);
+}
+
+static void test_too_small(void **state)
+{
+    (void)state;
+    mp_engine *e;
+    mp_error err;
+    char number[32];
+    const uint64_t least = least_memory(split);
+    const mp_engine_params params = {.n_ctx = 64, .store = {.memory = least - 1}};
+    assert_int_equal(mp_engine_open(split, &params, &e, &err), MP_E_LIMIT);
+    snprintf(number, sizeof number, "%llu", (unsigned long long)least);
+    assert_non_null(strstr(err.message, number));
+}
+
+static void test_bad_params(void **state)
+{
+    (void)state;
+    mp_engine *e;
+    mp_error err;
+    const uint64_t memory = least_memory(split);
+    const mp_store_params bad[] = {
+        {.memory = memory, .eviction = "newest"}, {.memory = memory, .backend = "pigeons"},
+        {.memory = memory, .prefer_resident = 1}, {.memory = memory, .prefer_resident = NAN},
+        {.memory = memory, .pin_share = -0.1},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const mp_engine_params params = {.n_ctx = 64, .store = bad[i]};
+        assert_int_equal(mp_engine_open(split, &params, &e, &err), MP_E_INVALID);
+        assert_null(e);
+    }
+}
+
+/* A step that fails leaves its sequence as it was. */
+static void test_changed_file(void **state)
+{
+    (void)state;
+    char path[128];
+    char *bytes;
+    size_t len;
+    mp_error err;
+    mp_model *m;
+    snprintf(path, sizeof path, "%s/changed.gguf", directory);
+    assert_ok(file_read(split_path, &bytes, &len, &err), &err);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, len), (ssize_t)len);
+    free(bytes);
+    assert_ok(mp_model_open(path, NULL, &m, &err), &err);
+    mp_engine *e = open_engine(m, 2, (mp_store_params){.memory = least_memory(m)});
+    mp_batch_token token = {.token = ids[0], .logits = true};
+    assert_ok(mp_engine_step(e, &token, 1, &err), &err);
+    assert_int_equal(write(fd, "x", 1), 1);
+    token = (mp_batch_token){.token = ids[1], .pos = 1, .logits = true};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(mp_engine_step(e, &token, 1, &err), MP_E_IO);
+        assert_non_null(strstr(err.message, path));
+        assert_int_equal(mp_engine_seq_len(e, 0), 1);
+        assert_null(mp_engine_logits(e, 0));
+    }
+    mp_engine_close(e);
+    mp_model_close(m);
+    close(fd);
+    unlink(path);
+}
+
+static void test_prefer_resident(void **state)
+{
+    (void)state;
+    const mp_store_params plain = {.memory = least_memory(split) + mp_model_get_info(split)->bytes_experts / 4};
+    mp_store_params prefer = plain;
+    prefer.prefer_resident = 0.5F;
+    mp_engine *a = open_engine(split, 2, plain), *b = open_engine(split, 2, prefer), *c = open_engine(split, 1, prefer);
+    float *x = run_text(split, a, 0), *y = run_text(split, b, 0), *z = run_text(split, c, 0);
+    mp_store_stats without, with;
+    assert_true(mp_engine_store_stats(a, &without) && mp_engine_store_stats(b, &with));
+    assert_int_equal(without.swaps, 0);
+    assert_true(with.swaps > 0);
+    assert_true(with.bytes_read < without.bytes_read);
+    const size_t n = TEXT * mp_model_get_info(split)->n_vocab;
+    assert_memory_not_equal(x, y, n * sizeof *x);
+    assert_memory_equal(y, z, n * sizeof *x); /* the same state of the cache, the same choice */
+    for (size_t i = 0; i < n; i++) assert_true(isfinite(y[i]));
+    free(x);
+    free(y);
+    free(z);
+    mp_engine_close(a);
+    mp_engine_close(b);
+    mp_engine_close(c);
+}
+
+/* A deadline that is over at once: nothing is lost without a floor, and nothing below it with one. */
+static void test_deadline(void **state)
+{
+    (void)state;
+    mp_store_stats stats;
+    mp_error err;
+    const mp_store_params store = {.memory = least_memory(split), .deadline_ns = 1};
+    const uint32_t last = mp_model_get_info(split)->n_points - 1;
+    mp_engine *mapped = open_engine(split, 2, (mp_store_params){0}), *e = open_engine(split, 2, store);
+    float *expected = run_text(split, mapped, 0), *got = run_text(split, e, 0);
+    assert_memory_equal(got, expected, TEXT * mp_model_get_info(split)->n_vocab * sizeof *got);
+    assert_true(mp_engine_store_stats(e, &stats));
+    assert_int_equal(stats.dropped, 0);
+    mp_engine_seq_truncate(e, 0, 0);
+    double share[2] = {0};
+    for (uint32_t i = 0; i < PROMPT; i++) {
+        const mp_batch_token token = {.token = ids[i], .pos = i, .floor = last};
+        assert_ok(mp_engine_step(e, &token, 1, &err), &err);
+        share[0] += mp_engine_compute_share(e, 0);
+    }
+    assert_true(mp_engine_store_stats(e, &stats));
+    assert_true(stats.dropped > 0);
+    mp_engine_seq_truncate(mapped, 0, 0);
+    for (uint32_t i = 0; i < PROMPT; i++) {
+        const mp_batch_token token = {.token = ids[i], .pos = i, .point = last};
+        assert_ok(mp_engine_step(mapped, &token, 1, &err), &err);
+        share[1] += mp_engine_compute_share(mapped, 0);
+    }
+    assert_true(share[0] < PROMPT);
+    assert_true(share[0] >= share[1] * 0.8); /* other hidden states, other scores: about the floor's */
+    free(expected);
+    free(got);
+    mp_engine_close(mapped);
+    mp_engine_close(e);
+}
+
+typedef struct watched {
+    uint64_t layers, subs, last_step;
+    bool sound;
+} watched;
+
+static void see_layer(void *user, const mp_layer_run *run)
+{
+    watched *w = user;
+    const mp_model_info *info = mp_model_get_info(split);
+    w->sound = w->sound && run->layer == w->layers % info->n_moe_layers && run->n_tokens == 1;
+    w->sound = w->sound && run->n_experts == info->n_experts_used;
+    for (uint32_t i = 0; i < run->n_subs; i++) {
+        bool routed = false;
+        for (uint32_t k = 0; k < run->n_experts; k++) routed |= run->subs[i] / info->n_parts == run->experts[k];
+        for (uint32_t k = 0; k < i; k++) w->sound = w->sound && run->subs[k] != run->subs[i];
+        w->sound = w->sound && routed;
+    }
+    w->layers++;
+    w->subs += run->n_subs;
+    w->last_step = run->step;
+}
+
+static void test_watch(void **state)
+{
+    (void)state;
+    mp_error err;
+    watched w = {.sound = true};
+    mp_engine *e = open_engine(split, 2, (mp_store_params){0});
+    const mp_model_info *info = mp_model_get_info(split);
+    uint64_t run = 0, layer, full;
+    mp_engine_watch_layers(e, see_layer, &w);
+    for (uint32_t i = 0; i < 8; i++) {
+        const mp_batch_token token = {.token = ids[i], .pos = i, .point = i % 2};
+        assert_ok(mp_engine_step(e, &token, 1, &err), &err);
+    }
+    mp_engine_watch_layers(e, NULL, NULL);
+    assert_ok(mp_engine_step(e, &(mp_batch_token){.token = ids[8], .pos = 8}, 1, &err), &err);
+    assert_true(w.sound);
+    assert_int_equal(w.layers, 8 * info->n_moe_layers);
+    assert_int_equal(w.last_step, 7);
+    for (uint32_t i = 0; i < info->n_moe_layers; i++) {
+        mp_engine_layer_use(e, i, &layer, &full);
+        run += layer;
+    }
+    assert_int_equal(run, w.subs + (uint64_t)info->n_moe_layers * info->n_parts * info->n_experts_used);
+    mp_engine_close(e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits_split),
+        cmocka_unit_test(test_same_bits_whole),
+        cmocka_unit_test(test_what_fits_is_mapped),
+        cmocka_unit_test(test_too_small),
+        cmocka_unit_test(test_bad_params),
+        cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_prefer_resident),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_watch),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
