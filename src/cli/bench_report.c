@@ -108,6 +108,40 @@ static void row(table *t, const bench_report *report, const bench_result *r, boo
         table_cell(t, "-");
 }
 
+/* What the experts that were not in memory cost, in a table of its own. */
+static void print_store(const bench_report *report, FILE *out)
+{
+    static const char *const headings[] = {
+        "point", "seqs", "test", "hits", "wanted/token", "read/token", "waited", "reads at a time", "evicted"};
+    table *t = table_new("rrrrrrrrr", headings);
+    size_t rows = 0;
+    for (size_t i = 0; i < report->n_results; i++) {
+        const bench_result *r = &report->results[i];
+        const mp_store_stats *s = &r->store;
+        char size[32];
+        if (r->n_samples == 0 || !r->has_store) continue;
+        const double tokens = tokens_of(r) * r->n_samples, wanted = (double)(s->hits + s->misses);
+        table_cell(t, r->test.n_points == 1 ? "%u" : "mixed", r->test.points[0]);
+        table_cell(t, "%u", r->test.n_seqs);
+        table_cell(t, "%s%u", r->test.n_prompt > 0 ? "pp" : "tg", r->test.n_prompt + r->test.n_gen);
+        table_cell(t, "%.1f %%", wanted > 0 ? (double)s->hits * 100 / wanted : 0);
+        table_cell(t, "%s", format_bytes((uint64_t)((double)s->bytes_wanted / tokens), size, sizeof size));
+        table_cell(t, "%s", format_bytes((uint64_t)((double)s->bytes_read / tokens), size, sizeof size));
+        table_cell(t, "%.1f %%", (double)s->stall_ns * 100 / (double)r->timings.total_ns);
+        table_cell(t, "%.1f", s->depth_mean);
+        table_cell(t, "%llu", (unsigned long long)s->evictions);
+        rows++;
+    }
+    if (rows > 0) {
+        const mp_store_stats *s = &report->results[0].store;
+        char size[32];
+        fprintf(out, "\nexperts from disk: %s held (%s, %s)\n", format_bytes(s->memory, size, sizeof size), s->eviction,
+                s->backend);
+        table_print_markdown(t, out);
+    }
+    table_free(t);
+}
+
 void bench_report_print(const bench_report *report, bool breakdown, FILE *out)
 {
     static const char *const headings[] = {"model", "size",    "params", "backend", "threads",   "point",
@@ -122,6 +156,7 @@ void bench_report_print(const bench_report *report, bool breakdown, FILE *out)
     }
     if (rows > 0) table_print_markdown(t, out);
     table_free(t);
+    print_store(report, out);
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------------------------- */
@@ -153,6 +188,23 @@ static void set_machine(json_t *object, const bench_report *report)
     set_integer(object, "n_threads", report->machine.threads);
     json_object_set_new(object, "type_k", json_text("f16"));
     json_object_set_new(object, "type_v", json_text("f16"));
+}
+
+static json_t *store_json(const mp_store_stats *s)
+{
+    json_t *object = json_object();
+    set_integer(object, "memory", s->memory);
+    set_integer(object, "hits", s->hits);
+    set_integer(object, "misses", s->misses);
+    set_integer(object, "bytes_wanted", s->bytes_wanted);
+    set_integer(object, "bytes_read", s->bytes_read);
+    set_integer(object, "evictions", s->evictions);
+    set_integer(object, "stall_ns", s->stall_ns);
+    set_integer(object, "swaps", s->swaps);
+    set_number(object, "depth_mean", s->depth_mean);
+    json_object_set_new(object, "eviction", json_text(s->eviction));
+    json_object_set_new(object, "backend", json_text(s->backend));
+    return object;
 }
 
 static json_t *result_json(const bench_report *report, const bench_result *r)
@@ -195,6 +247,7 @@ static json_t *result_json(const bench_report *report, const bench_result *r)
     }
     if (r->sampling_ns > 0) set_integer(times, "sampling_ns", r->sampling_ns);
     json_object_set_new(object, "timings", times);
+    if (r->has_store) json_object_set_new(object, "store", store_json(&r->store));
     return object;
 }
 

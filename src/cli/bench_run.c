@@ -88,11 +88,12 @@ static mp_status gen_test(bench_runner *runner, const bench_test *test, rng *ran
     return MP_OK;
 }
 
-/* Every run of a test draws the same tokens. */
+/* Every run of a test draws the same tokens, unless what they left in a store would then help the next run. */
 static mp_status one_run(bench_runner *runner, const bench_test *test, uint64_t *ns, tally *sum, mp_error *err)
 {
     rng random;
-    rng_init(&random, runner->seed);
+    mp_store_stats unused;
+    rng_init(&random, runner->seed + (mp_engine_store_stats(runner->engine, &unused) ? runner->runs++ : 0));
     for (uint32_t s = 0; s < test->n_seqs; s++) mp_engine_seq_truncate(runner->engine, s, 0);
     const uint64_t start = clock_now_ns(), sampling = sum->sampling_ns;
     const mp_status status =
@@ -115,6 +116,19 @@ static mp_timings since(const mp_timings *now, const mp_timings *before)
         .dense_ns = now->dense_ns - before->dense_ns,
         .head_ns = now->head_ns - before->head_ns,
     };
+}
+
+static mp_store_stats store_since(mp_store_stats now, const mp_store_stats *before)
+{
+    now.hits -= before->hits;
+    now.misses -= before->misses;
+    now.bytes_wanted -= before->bytes_wanted;
+    now.bytes_read -= before->bytes_read;
+    now.evictions -= before->evictions;
+    now.stall_ns -= before->stall_ns;
+    now.swaps -= before->swaps;
+    now.dropped -= before->dropped;
+    return now;
 }
 
 static void stamp(char *buf, size_t cap)
@@ -143,12 +157,16 @@ mp_status bench_run(bench_runner *runner, const bench_test *test, bench_result *
     MP_TRY(warm_up(runner, test, err));
     stamp(result->test_time, sizeof result->test_time);
     const mp_timings before = mp_engine_timings(runner->engine);
+    mp_store_stats store, store_before;
+    mp_engine_store_stats(runner->engine, &store_before);
     for (uint32_t i = 0; i < runner->repetitions; i++) {
         MP_TRY(one_run(runner, test, &result->samples_ns[i], &sum, err));
         result->n_samples++;
     }
     const mp_timings after = mp_engine_timings(runner->engine);
     result->timings = since(&after, &before);
+    result->has_store = mp_engine_store_stats(runner->engine, &store);
+    result->store = store_since(store, &store_before);
     result->sampling_ns = sum.sampling_ns;
     result->compute_share = sum.share_sum / (double)sum.tokens;
     return MP_OK;

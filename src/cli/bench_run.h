@@ -18,6 +18,7 @@ typedef struct bench_runner {
     mp_batch_token *batch; /* [params.n_batch] */
     bool sampling;         /* decode steps end with a draw a sequence, timed apart */
     mp_sampler *sampler;
+    uint64_t runs; /* so far */
 } bench_runner;
 
 /* One of n_prompt and n_gen is 0. Of several points, tokens of a prompt or sequences take them in turn. */
@@ -33,6 +34,8 @@ typedef struct bench_result {
     uint32_t n_samples;
     double compute_share; /* mean over the tokens of all samples */
     mp_timings timings;   /* of all samples together */
+    bool has_store;
+    mp_store_stats store; /* counts of all samples together */
     uint64_t sampling_ns; /* in none of the other times */
     char test_time[32];   /* ISO 8601, UTC, of the first sample */
 } bench_result;

@@ -11,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/store_options.h"
 
 typedef struct bench_options {
     cli_common common;
@@ -20,6 +21,7 @@ typedef struct bench_options {
     int kv_type;
     const char *out;
     bool json, breakdown, mixed, cost;
+    store_options store;
 } bench_options;
 
 static uint32_t largest(const option_list *list)
@@ -85,8 +87,10 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
     bench_report report = {.model = model};
     const uint64_t start = clock_now_ns();
     progress shown;
-    const mp_engine_params params = engine_params(o);
+    mp_engine_params params = engine_params(o);
     MP_TRY(resolve_points(model, &points, err));
+    MP_TRY(store_options_apply(&o->store, model, &params, err));
+    if (o->store.plan) return store_options_print_plan(model, &params, err);
     mp_status status = bench_runner_open(&runner, &params, err);
     if (status == MP_OK) status = machine_describe(&report.machine, model, runner.engine, &o->common, err);
     if (status == MP_OK) status = bench_report_reserve(&report, points.n * (o->prompts.n + o->gens.n * o->seqs.n), err);
@@ -232,6 +236,7 @@ static const option_spec specs[] = {
     CLI_OPTION_PIN,
     CLI_OPTION_ISA,
     CLI_OPTION_NO_MMAP,
+    STORE_OPTIONS(AT(store)),
 };
 
 static const bench_options defaults = {

@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/store_options.h"
 
 typedef struct eval_options {
     cli_common common;
@@ -18,6 +19,7 @@ typedef struct eval_options {
     uint32_t n_ctx, override_experts;
     int kv_type;
     uint64_t max_tokens;
+    store_options store;
 } eval_options;
 
 static bool is_whole(const mp_model *model)
@@ -67,7 +69,22 @@ static mp_status check_points(const mp_model *model, const option_list *points, 
     return MP_OK;
 }
 
-static mp_status measure(eval_report *report, const eval_options *o, const char *text, size_t len, mp_error *err)
+/* The store that --memory asks for, judged on an engine such as mp_eval() opens. */
+static mp_status choose_store(const mp_model *model, const eval_options *o, mp_store_params *out, mp_error *err)
+{
+    const uint32_t n_ctx = o->n_ctx ? o->n_ctx : 512, longest = mp_model_get_info(model)->n_ctx_train;
+    mp_engine_params engine = {.n_ctx = n_ctx < longest ? n_ctx : longest, .kv_type = (mp_kv_type)o->kv_type};
+    MP_TRY(store_options_apply(&o->store, model, &engine, err));
+    if (o->store.prefer_resident > 0 && engine.store.memory == 0)
+        return status_fail(err, MP_E_INVALID,
+                           "--prefer-resident changes nothing where everything is in memory: "
+                           "give --memory too");
+    *out = engine.store;
+    return o->store.plan ? store_options_print_plan(model, &engine, err) : MP_OK;
+}
+
+static mp_status measure(eval_report *report, const eval_options *o, const mp_store_params *store, const char *text,
+                         size_t len, mp_error *err)
 {
     static const uint32_t full = 0;
     progress shown;
@@ -93,6 +110,7 @@ static mp_status measure(eval_report *report, const eval_options *o, const char 
         params.n_points = 1;
     }
     MP_TRY(check_points(report->model, &o->points, err));
+    params.store = *store;
     MP_TRY(machine_describe(&report->machine, report->model, NULL, &o->common, err));
     progress_begin(&shown, true);
     interrupt_catch(NULL);
@@ -131,13 +149,16 @@ static int run(const cli_command *self, const void *options)
     mp_model *model = NULL, *against = NULL;
     char *text = NULL;
     size_t len = 0;
+    mp_store_params store;
     mp_status status = cli_open_model(&o->common, o->override_experts, &model, &err);
-    if (status == MP_OK && o->against != NULL) status = mp_model_open(o->against, NULL, &against, &err);
-    if (status == MP_OK) status = input_read(o->text, &text, &len, &err);
+    if (status == MP_OK) status = choose_store(model, o, &store, &err);
+    const bool go_on = status == MP_OK && !o->store.plan;
+    if (go_on && o->against != NULL) status = mp_model_open(o->against, NULL, &against, &err);
+    if (go_on && status == MP_OK) status = input_read(o->text, &text, &len, &err);
     report.model = model;
     report.against = against;
-    if (status == MP_OK) status = measure(&report, o, text, len, &err);
-    if (status == MP_OK) status = deliver(&report, o, &err);
+    if (go_on && status == MP_OK) status = measure(&report, o, &store, text, len, &err);
+    if (go_on && status == MP_OK) status = deliver(&report, o, &err);
     eval_report_clear(&report);
     free(text);
     mp_model_close(against);
@@ -200,6 +221,7 @@ static const option_spec specs[] = {
     CLI_OPTION_THREADS,
     CLI_OPTION_ISA,
     CLI_OPTION_NO_MMAP,
+    STORE_OPTIONS(AT(store)),
 };
 
 static const eval_options defaults;

@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "cli/ladder_table.h"
 #include "cli/output.h"
+#include "cli/plan_report.h"
 #include "cli/progress.h"
 
 typedef struct info_options {
@@ -62,20 +63,6 @@ static void print_provenance(const mp_model_info *info)
                info->eval_context, info->eval_sha256);
 }
 
-static void print_plan(const mp_plan *plan, uint32_t n_ctx)
-{
-    puts("");
-    bytes("expert weights", plan->weights_experts);
-    bytes("other weights", plan->weights_other);
-    bytes("KV cache", plan->kv_cache);
-    bytes("scratch", plan->scratch);
-    bytes("logits", plan->logits);
-    char text[32];
-    const uint64_t total = plan->weights_experts + plan->weights_other + plan->kv_cache + plan->scratch + plan->logits;
-    printf("%-20s %s with a context of %u tokens; the weights are mapped, not allocated\n", "memory",
-           format_bytes(total, text, sizeof text), n_ctx);
-}
-
 static json_t *provenance_json(const mp_model_info *info)
 {
     if (info->solver == NULL) return json_null();
@@ -91,18 +78,6 @@ static json_t *provenance_json(const mp_model_info *info)
 static void set_integer(json_t *object, const char *key, uint64_t value)
 {
     json_object_set_new(object, key, json_integer((json_int_t)value));
-}
-
-static json_t *plan_json(const mp_plan *plan, uint32_t n_ctx)
-{
-    json_t *object = json_object();
-    set_integer(object, "context", n_ctx);
-    set_integer(object, "weights_experts", plan->weights_experts);
-    set_integer(object, "weights_other", plan->weights_other);
-    set_integer(object, "kv_cache", plan->kv_cache);
-    set_integer(object, "scratch", plan->scratch);
-    set_integer(object, "logits", plan->logits);
-    return object;
 }
 
 static json_t *info_json(const mp_model *model, const mp_plan *plan, uint32_t n_ctx)
@@ -140,7 +115,8 @@ static void print_info(const mp_model *model, const mp_plan *plan, uint32_t n_ct
     const mp_model_info *info = mp_model_get_info(model);
     print_shape(info);
     print_provenance(info);
-    print_plan(plan, n_ctx);
+    puts("");
+    plan_print(info, plan, n_ctx, stdout);
     puts(info->n_parts > 1 ? "\nladder (0 is the full model):" : "\nladder (fewer whole experts, unmeasured):");
     table *t = ladder_table(model);
     table_print(t, stdout);

@@ -13,6 +13,8 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/quality.h"
+#include "cli/run_trace.h"
+#include "cli/store_options.h"
 
 typedef struct run_options {
     cli_common common;
@@ -23,6 +25,9 @@ typedef struct run_options {
     double temperature, top_p, min_p, repeat_penalty;
     uint64_t seed;
     bool no_display_prompt, chat;
+    store_options store;
+    double deadline_ms;
+    const char *trace;
 } run_options;
 
 static uint64_t random_seed(void)
@@ -52,6 +57,7 @@ static mp_status finish(const generator *g, generate_end end, mp_error *err)
     puts("");
     MP_TRY(cli_flush(err));
     generator_print_stats(g, stderr);
+    store_stats_print(g->engine, g->prompt_tokens + g->decode_steps, stderr);
     if (end == GENERATE_END_CONTEXT)
         fprintf(stderr, "stopped: the context of %u tokens is full (-c sets it)\n", g->n_ctx);
     return MP_OK;
@@ -107,13 +113,13 @@ static mp_status run_model(const mp_model *model, const run_options *o, mp_error
     uint32_t point;
     const uint64_t seed = o->seed != OPTION_UNSET_U64 ? o->seed : random_seed();
     const uint32_t n_ctx = cli_context(model, o->n_ctx);
-    const mp_engine_params engine = {.threads = o->common.threads,
-                                     .pin = o->common.pin,
-                                     .isa = o->common.isa,
-                                     .kv_type = (mp_kv_type)o->kv_type,
-                                     .n_ctx = n_ctx,
-                                     .n_batch = n_ctx < 512 ? n_ctx : 512,
-                                     .n_logits = 1};
+    mp_engine_params engine = {.threads = o->common.threads,
+                               .pin = o->common.pin,
+                               .isa = o->common.isa,
+                               .kv_type = (mp_kv_type)o->kv_type,
+                               .n_ctx = n_ctx,
+                               .n_batch = n_ctx < 512 ? n_ctx : 512,
+                               .n_logits = 1};
     const mp_sampler_params sampling = {.temperature = (float)o->temperature,
                                         .top_k = o->top_k,
                                         .top_p = (float)o->top_p,
@@ -121,11 +127,17 @@ static mp_status run_model(const mp_model *model, const run_options *o, mp_error
                                         .repeat_penalty = (float)o->repeat_penalty,
                                         .repeat_last = o->repeat_last,
                                         .seed = seed};
-    mp_status status = quality_point(model, &o->quality, &point, err);
-    if (status == MP_OK) status = generator_open(&g, model, &engine, &sampling, err);
-    if (status != MP_OK) return status;
+    run_trace trace;
+    MP_TRY(quality_point(model, &o->quality, &point, err));
+    MP_TRY(store_options_apply(&o->store, model, &engine, err));
+    engine.store.deadline_ns = (uint64_t)(o->deadline_ms * 1e6);
+    if (o->store.plan) return store_options_print_plan(model, &engine, err);
+    MP_TRY(generator_open(&g, model, &engine, &sampling, err));
     g.point = point;
-    status = o->chat ? run_chat(&g, o, err) : run_text(&g, o, err);
+    g.floor = o->deadline_ms > 0 ? mp_model_get_info(model)->n_points - 1 : 0;
+    mp_status status = run_trace_begin(&trace, o->trace, g.engine, model, err);
+    if (status == MP_OK) status = o->chat ? run_chat(&g, o, err) : run_text(&g, o, err);
+    if (o->trace != NULL) status = run_trace_end(&trace, status, err);
     generator_close(&g);
     return status;
 }
@@ -208,6 +220,19 @@ static const option_spec specs[] = {
      .min = 1,
      .max = 65536,
      .help = "run K experts per token instead of the model's number; whole models only"},
+    STORE_OPTIONS(AT(store)),
+    {.name = "token-deadline",
+     .kind = OPTION_F64,
+     .offset = AT(deadline_ms),
+     .argument = "MS",
+     .max = 1e6,
+     .help = "leave out what has not come from disk when a token takes that long, down to the cheapest point; what "
+             "was lost is told"},
+    {.name = "record-trace",
+     .kind = OPTION_TEXT,
+     .offset = AT(trace),
+     .argument = "FILE",
+     .help = "write to FILE which experts every token used, for 'moeprism cache-sim'"},
     {.name = "Sampling", .kind = OPTION_HEADING},
     {.name = "temp",
      .kind = OPTION_F64,

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/cost_measure.h"
 #include "cli/interrupt.h"
+#include "cli/store_options.h"
 #include "serve/api_parts.h"
 #include "serve/serve.h"
 
@@ -21,6 +22,7 @@ typedef struct serve_options {
     int policy, kv_type;
     double ttft_ms, tpot_ms, max_wait_ms;
     bool no_prefix_cache;
+    store_options store;
 } serve_options;
 
 static uint64_t ns_of_ms(double ms)
@@ -107,6 +109,8 @@ static mp_status serve_model(const mp_model *model, const serve_options *o, cons
                       .grace_s = o->grace,
                       .ready = tell_ready,
                       .user = l};
+    MP_TRY(store_options_apply(&o->store, model, &p.engine, err));
+    if (o->store.plan) return store_options_print_plan(model, &p.engine, err);
     MP_TRY(read_floor(model, "--floor", o->floor, 0, &p.floor, err));
     MP_TRY(read_floor(model, "--flex-floor", o->flex_floor, p.floor, &p.flex_floor, err));
     MP_TRY(read_floor(model, "--priority-floor", o->priority_floor, p.floor, &p.priority_floor, err));
@@ -315,6 +319,7 @@ static const option_spec specs[] = {
      .min = 1,
      .max = 86400,
      .help = "seconds a client may take to send a request, to take up a reply, and between requests"},
+    STORE_OPTIONS(AT(store)),
 };
 
 static const serve_options defaults = {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cli/output.h"
+#include "cli/progress.h"
 
 void eval_report_clear(eval_report *report)
 {
@@ -40,6 +41,25 @@ table *eval_report_points(const eval_report *report)
     return t;
 }
 
+/* What the points asked of a store; NULL where the model was mapped. */
+static table *store_table(const eval_report *report)
+{
+    static const char *const headings[] = {"point", "in memory", "read/token", "replaced"};
+    double read = 0;
+    for (size_t i = 0; i < report->result.n_points; i++) read += report->result.points[i].bytes_read;
+    if (read <= 0) return NULL;
+    table *t = table_new("rrrr", headings);
+    for (size_t i = 0; i < report->result.n_points; i++) {
+        const mp_eval_point *p = &report->result.points[i];
+        char size[32];
+        table_cell(t, "%u", p->point);
+        table_cell(t, "%.1f %%", p->hit_rate * 100);
+        table_cell(t, "%s", format_bytes((uint64_t)p->bytes_read, size, sizeof size));
+        table_cell(t, "%.2f %%", p->swap_share * 100);
+    }
+    return t;
+}
+
 table *eval_report_whole(const eval_report *report)
 {
     static const char *const headings[] = {"experts", "share",  "ppl",      "+/-",
@@ -65,6 +85,12 @@ void eval_report_print(const eval_report *report, FILE *out)
     table *t = eval_report_points(report);
     table_print(t, out);
     table_free(t);
+    t = store_table(report);
+    if (t != NULL) {
+        fputs("\nexperts from disk, over the scored tokens\n", out);
+        table_print(t, out);
+        table_free(t);
+    }
     if (report->n_whole == 0) return;
     fprintf(out, "\n%s with fewer whole experts\n", mp_model_get_info(report->against)->path);
     t = eval_report_whole(report);
@@ -77,12 +103,14 @@ static json_t *points_json(const mp_eval_point *points, size_t n, const char *nu
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
         const mp_eval_point *p = &points[i];
-        json_array_append_new(list, json_pack("{s:I s:o s:o s:o s:o s:o s:o s:o s:o s:o}", number, (json_int_t)p->point,
-                                              "compute_share", json_number(p->compute_share), "gate_share",
-                                              json_number(p->gate_share), "experts", json_number(p->experts), "ppl",
-                                              json_number(p->ppl), "ppl_se", json_number(p->ppl_se), "kl_mean",
-                                              json_number(p->kl_mean), "kl_p99", json_number(p->kl_p99), "same_top",
-                                              json_number(p->same_top), "tokens_per_s", json_number(p->tokens_per_s)));
+        json_array_append_new(
+            list, json_pack("{s:I s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o}", number, (json_int_t)p->point,
+                            "compute_share", json_number(p->compute_share), "gate_share", json_number(p->gate_share),
+                            "experts", json_number(p->experts), "ppl", json_number(p->ppl), "ppl_se",
+                            json_number(p->ppl_se), "kl_mean", json_number(p->kl_mean), "kl_p99",
+                            json_number(p->kl_p99), "same_top", json_number(p->same_top), "tokens_per_s",
+                            json_number(p->tokens_per_s), "hit_rate", json_number(p->hit_rate), "bytes_read",
+                            json_number(p->bytes_read), "swap_share", json_number(p->swap_share)));
     }
     return list;
 }

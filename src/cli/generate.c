@@ -61,8 +61,11 @@ void generator_reset_stats(generator *g)
 static mp_status step(generator *g, const int32_t *ids, size_t n, mp_error *err)
 {
     for (size_t i = 0; i < n; i++)
-        g->batch[i] =
-            (mp_batch_token){.token = ids[i], .pos = g->n_past + (uint32_t)i, .point = g->point, .logits = i + 1 == n};
+        g->batch[i] = (mp_batch_token){.token = ids[i],
+                                       .pos = g->n_past + (uint32_t)i,
+                                       .point = g->point,
+                                       .floor = g->floor,
+                                       .logits = i + 1 == n};
     MP_TRY(mp_engine_step(g->engine, g->batch, n, err));
     for (size_t i = 0; i < n; i++) g->share_sum += mp_engine_compute_share(g->engine, i);
     g->logits = mp_engine_logits(g->engine, n - 1);

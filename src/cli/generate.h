@@ -15,6 +15,7 @@ typedef struct generator {
     mp_batch_token *batch; /* [n_batch] */
     uint32_t n_ctx, n_batch;
     uint32_t point;      /* of the tokens to come */
+    uint32_t floor;      /* theirs, see mp_batch_token */
     uint32_t n_past;     /* tokens the engine holds */
     int32_t *tokens;     /* [n_ctx] those n_past */
     int32_t pending;     /* drawn but not yet run, -1: none */

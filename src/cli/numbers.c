@@ -43,6 +43,24 @@ bool number_share(const char *text, double *out)
     return true;
 }
 
+bool number_bytes(const char *text, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    char digits[64];
+    double value;
+    const size_t len = strcspn(text, units);
+    if (text[len] == '\0') return number_u64(text, out);
+    const char *unit = strchr(units, text[len]), *rest = text + len + 1;
+    if (len >= sizeof digits || (*rest != '\0' && strcmp(rest, "B") != 0 && strcmp(rest, "iB") != 0)) return false;
+    memcpy(digits, text, len);
+    digits[len] = '\0';
+    if (!number_f64(digits, &value)) return false;
+    value = ldexp(value, 10 * (int)(unit - units + 1));
+    if (value < 0 || value >= (double)INT64_MAX) return false;
+    *out = (uint64_t)value;
+    return true;
+}
+
 /* One decimal number at *p, which moves past it. */
 static bool take_u32(const char **p, uint32_t *out)
 {

@@ -22,7 +22,7 @@ const char *const cli_kv_types[] = {"auto", "f16", "f32", "q8_0", NULL};
 
 enum {
     LONG_BASE = 256, /* getopt value of the first long option: above any letter */
-    MAX_OPTIONS = 48,
+    MAX_OPTIONS = 64,
     MAX_WORDS = 16,
 };
 
