@@ -110,6 +110,7 @@ $(B)/%.o: %.c $(B)/flags
 	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA) -MMD -MP -c $< -o $@
 
 $(B)/src/tensor/%.o: ISA = $(KERNEL_OPT)
+$(B)/src/text/row.o: ISA = $(KERNEL_OPT)
 $(B)/src/tensor/%_avx2.o: ISA = $(KERNEL_OPT) $(ISA_AVX2)
 $(B)/src/tensor/%_avx512.o: ISA = $(KERNEL_OPT) $(ISA_AVX512)
 ISA_AVX2   := -mavx2 -mfma -mf16c

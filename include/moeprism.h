@@ -265,6 +265,9 @@ void mp_engine_watch_layers(mp_engine *engine, mp_layer_run_fn fn, void *user);
 mp_status mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
 /* Logits [n_vocab] of the i-th token of the last step; NULL where they were not asked for. */
 const float *mp_engine_logits(const mp_engine *engine, size_t i);
+/* Runs fn for every item in [0, n) on the engine's threads and the caller's; returns when all are done. For what comes
+ * between steps: the draws of many sequences, each with a sampler of its own. */
+void mp_engine_for(mp_engine *engine, size_t n, void (*fn)(void *arg, size_t item, unsigned thread), void *arg);
 /* Share of the full expert compute that the i-th token of the last step used, mean over MoE layers. */
 double mp_engine_compute_share(const mp_engine *engine, size_t i);
 uint32_t mp_engine_seq_len(const mp_engine *engine, uint32_t seq);

@@ -216,6 +216,11 @@ const float *mp_engine_logits(const mp_engine *e, size_t i)
     return e->logits + e->logit_row[i] * e->model->hp.n_vocab;
 }
 
+void mp_engine_for(mp_engine *e, size_t n, void (*fn)(void *arg, size_t item, unsigned thread), void *arg)
+{
+    pool_for(e->x.pool, n, fn, arg);
+}
+
 double mp_engine_compute_share(const mp_engine *e, size_t i)
 {
     if (i >= e->n) return 0;

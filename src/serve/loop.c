@@ -62,11 +62,13 @@ static mp_status take_memory(loop *l, mp_error *err)
     l->over = calloc(jobs, sizeof(job *));
     l->running = calloc(l->slots, sizeof(job *));
     l->batch = calloc(l->step_tokens, sizeof *l->batch);
+    l->draws = calloc(l->slots, sizeof *l->draws);
     l->loss = calloc(l->info->n_points, sizeof *l->loss);
     l->pages = calloc(pages, sizeof *l->pages);
     l->taken = calloc(pages, sizeof *l->taken);
     l->layer_use = calloc((size_t)2 * l->info->n_moe_layers + 1, sizeof *l->layer_use);
-    if (l->jobs && l->over && l->running && l->batch && l->loss && l->pages && l->taken && l->layer_use) return MP_OK;
+    if (l->jobs && l->over && l->running && l->batch && l->draws && l->loss && l->pages && l->taken && l->layer_use)
+        return MP_OK;
     return status_no_memory(err, jobs * 2 * sizeof(job *), "the serving loop");
 }
 
@@ -200,6 +202,7 @@ void loop_close(loop *l)
     free((void *)l->over);
     free((void *)l->running);
     free(l->batch);
+    free(l->draws);
     free(l->loss);
     free(l->pages);
     free(l->taken);

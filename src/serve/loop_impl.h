@@ -6,6 +6,14 @@
 #include "serve/job_impl.h"
 #include "serve/loop.h"
 
+/* The next token of a job, to be drawn beside the others'. */
+typedef struct loop_draw {
+    job *job;
+    const float *logits;
+    int32_t token;
+    job_token logprobs; /* where they were asked for */
+} loop_draw;
+
 struct loop {
     loop_params p;
     const mp_model_info *info;
@@ -32,6 +40,7 @@ struct loop {
     job **over;    /* [slots + queue], n_over that ended since the last delivery */
     size_t n_over;
     mp_batch_token *batch; /* [step_tokens] */
+    loop_draw *draws;      /* [slots] */
     double *loss;          /* [n_points] ln(ppl / full's), NAN: not measured */
     uint32_t *pages;       /* [pages of a sequence] ids */
     bool *taken;           /* the same */

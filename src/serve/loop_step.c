@@ -1,5 +1,6 @@
 /* A step: the plan's items become a batch, the engine runs it, every item that ends its prompt or decodes draws a
- * token. Nothing here is seen by other threads but through the jobs' own locks. */
+ * token, all of them at once on the engine's threads. Nothing here is seen by other threads but through the jobs' own
+ * locks. */
 #include <math.h>
 #include <string.h>
 
@@ -134,10 +135,21 @@ static void find_logprobs(const loop *l, const job *j, const float *logits, int3
         out->top[out->n_top] = (job_logprob){top[out->n_top], values[out->n_top]};
 }
 
-/* Draws the next token; j->ends where it is the last. */
-static void draw(loop *l, job *j, const float *logits, uint64_t now_ns)
+/* On any of the engine's threads: touches nothing but the draw and its job's sampler. */
+static void draw_one(void *arg, size_t i, unsigned thread)
 {
-    const int32_t token = mp_sampler_draw(j->sampler, logits);
+    const loop *l = arg;
+    loop_draw *d = &l->draws[i];
+    (void)thread;
+    d->token = mp_sampler_draw(d->job->sampler, d->logits);
+    if (d->job->params.logprobs) find_logprobs(l, d->job, d->logits, d->token, &d->logprobs);
+}
+
+/* A token was drawn; j->ends where it is the last. */
+static void take_token(loop *l, const loop_draw *d, uint64_t now_ns)
+{
+    job *j = d->job;
+    const int32_t token = d->token;
     mp_sampler_accept(j->sampler, token);
     j->tokens[j->n_tokens++] = token;
     j->used.completion_tokens++;
@@ -148,11 +160,9 @@ static void draw(loop *l, job *j, const float *logits, uint64_t now_ns)
         return;
     }
     char bytes[TOKEN_BYTES_MAX];
-    job_token logprobs;
     bool stopped;
     const size_t n = mp_token_bytes(l->p.model, token, false, bytes, sizeof bytes);
-    if (j->params.logprobs) find_logprobs(l, j, logits, token, &logprobs);
-    if (job_append(j, bytes, n < sizeof bytes ? n : sizeof bytes, j->params.logprobs ? &logprobs : NULL, &stopped,
+    if (job_append(j, bytes, n < sizeof bytes ? n : sizeof bytes, j->params.logprobs ? &d->logprobs : NULL, &stopped,
                    &j->failure) != MP_OK)
         j->ends = JOB_FAILED;
     else if (stopped)
@@ -205,18 +215,18 @@ void loop_run(loop *l)
     l->since_ns = end;
     l->took_ns = end - start;
     metrics_step(l->p.metrics, l->plan.predicted_ns, l->took_ns, overhead);
-    size_t at = 0, drawn = 0;
+    size_t at = 0, draws = 0;
     for (size_t i = 0; i < l->plan.n; i++) {
         const sched_item *it = &l->plan.items[i];
         job *j = l->running[it->slot];
         account(l, j, it, at);
         at += it->n_tokens;
-        if (it->samples) {
-            if (it->prompt && l->prefix) enter_pages(l, j);
-            draw(l, j, mp_engine_logits(l->engine, at - 1), end);
-            drawn++;
-        }
-        job_show_usage(j);
+        if (!it->samples) continue;
+        if (it->prompt && l->prefix) enter_pages(l, j);
+        l->draws[draws++] = (loop_draw){.job = j, .logits = mp_engine_logits(l->engine, at - 1)};
     }
-    metrics_drawn(l->p.metrics, drawn);
+    mp_engine_for(l->engine, draws, draw_one, l);
+    for (size_t i = 0; i < draws; i++) take_token(l, &l->draws[i], end);
+    for (size_t i = 0; i < l->plan.n; i++) job_show_usage(l->running[l->plan.items[i].slot]);
+    metrics_drawn(l->p.metrics, draws);
 }

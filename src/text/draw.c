@@ -3,18 +3,18 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "text/weight.h"
 
 mp_status draw_init(draw *d, uint32_t n, mp_error *err)
 {
-    *d = (draw){.n = n, .n_blocks = (n + DRAW_BLOCK - 1) / DRAW_BLOCK};
+    *d = (draw){.n = n, .n_blocks = row_blocks(n)};
     d->row = calloc(n, sizeof *d->row);
     d->largest = calloc(d->n_blocks, sizeof *d->largest);
     d->sums = calloc(d->n_blocks, sizeof *d->sums);
+    d->bins = calloc(ROW_BINS_ROOM, sizeof *d->bins);
     d->candidates = calloc(n, sizeof *d->candidates);
-    if (d->row && d->largest && d->sums && d->candidates) return MP_OK;
+    if (d->row && d->largest && d->sums && d->bins && d->candidates) return MP_OK;
     draw_clear(d);
     return status_no_memory(err, n * (sizeof *d->row + sizeof *d->candidates), "a sampler");
 }
@@ -24,88 +24,33 @@ void draw_clear(draw *d)
     free(d->row);
     free(d->largest);
     free(d->sums);
+    free(d->bins);
     free(d->candidates);
     *d = (draw){0};
 }
 
 static uint32_t block_end(const draw *d, uint32_t block)
 {
-    const uint32_t end = (block + 1) * DRAW_BLOCK;
+    const uint32_t end = (block + 1) * ROW_BLOCK;
     return end < d->n ? end : d->n;
-}
-
-/* ---- passes over a row ---- */
-
-static float larger(float a, float b)
-{
-    return b > a ? b : a; /* a where b is NaN */
-}
-
-/* Several at a time, since a maximum waits for the one before it. */
-static float largest_of_block(const float *x)
-{
-    enum { LANES = 16 };
-    float lanes[LANES];
-    for (int i = 0; i < LANES; i++) lanes[i] = larger(-INFINITY, x[i]);
-    for (int at = LANES; at < DRAW_BLOCK; at += LANES)
-        for (int i = 0; i < LANES; i++) lanes[i] = larger(lanes[i], x[at + i]);
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] = larger(lanes[i], lanes[i + half]);
-    return lanes[0];
-}
-
-static float find_largest(draw *d, const float *logits)
-{
-    float largest = -INFINITY;
-    for (uint32_t b = 0; b < d->n_blocks; b++) {
-        const uint32_t begin = b * DRAW_BLOCK, end = block_end(d, b);
-        float here = -INFINITY;
-        if (end - begin == DRAW_BLOCK)
-            here = largest_of_block(logits + begin);
-        else
-            for (uint32_t i = begin; i < end; i++) here = larger(here, logits[i]);
-        d->largest[b] = here;
-        largest = larger(largest, here);
-    }
-    return largest;
 }
 
 /* A row without a finite largest logit is replaced by one that has one and draws the same. */
 static float prepare(draw *d, const float **logits)
 {
-    const float largest = find_largest(d, *logits);
-    if (isfinite(largest)) return largest;
+    const float top = row_largest(*logits, d->n, d->largest);
+    if (isfinite(top)) return top;
     for (uint32_t i = 0; i < d->n; i++) {
         const float x = (*logits)[i];
-        d->row[i] = largest < 0 ? 0 : x > FLT_MAX ? FLT_MAX : x;
+        d->row[i] = top < 0 ? 0 : x > FLT_MAX ? FLT_MAX : x;
     }
     *logits = d->row;
-    return find_largest(d, d->row);
+    return row_largest(d->row, d->n, d->largest);
 }
 
 static float weight(float logit, float largest, float temperature)
 {
     return weight_exp((logit - largest) / temperature);
-}
-
-/* Sums of weights per block; returns all of them. */
-static double find_sums(draw *d, const float *logits, float largest, float temperature)
-{
-    double total = 0;
-    for (uint32_t b = 0; b < d->n_blocks; b++) {
-        const uint32_t begin = b * DRAW_BLOCK, n = block_end(d, b) - begin;
-        float x[DRAW_BLOCK], weights[DRAW_BLOCK];
-        for (uint32_t i = n; i < DRAW_BLOCK; i++) x[i] = -INFINITY;
-        memcpy(x, logits + begin, n * sizeof *x);
-        for (uint32_t i = 0; i < DRAW_BLOCK; i++) weights[i] = weight(x[i], largest, temperature);
-        for (int half = DRAW_BLOCK / 2; half >= 8; half /= 2)
-            for (int i = 0; i < half; i++) weights[i] += weights[i + half];
-        double sum = 0;
-        for (int i = 0; i < 8; i++) sum += (double)weights[i];
-        d->sums[b] = sum;
-        total += sum;
-    }
-    return total;
 }
 
 /* ---- the best candidates ---- */
@@ -182,28 +127,51 @@ static float bound_of_weight(double w, float largest)
     return nextafterf((float)((double)largest + log(w)), -INFINITY);
 }
 
-static size_t collect(draw *d, const float *logits, float bound)
+/* ---- cuts ---- */
+
+static const row_cut everything = {-INFINITY, INT32_MAX};
+
+/* The least logit of weight min_p beside the largest. */
+static float least_of_weight(float min_p, float largest)
 {
-    size_t n = 0;
-    for (uint32_t b = 0; b < d->n_blocks; b++) {
-        if (d->largest[b] < bound) continue;
-        for (uint32_t i = b * DRAW_BLOCK; i < block_end(d, b); i++) {
-            d->candidates[n] = (candidate){logits[i], (int32_t)i};
-            n += logits[i] >= bound;
-        }
-    }
-    return n;
+    const double floor = log((double)min_p);
+    float least = bound_of_weight((double)min_p, largest);
+    while ((double)least - (double)largest < floor) least = nextafterf(least, INFINITY);
+    return least;
 }
 
-/* What the cuts leave of the candidates [n], at the front. `total`: mass of the whole row, where top_p cuts it. */
-static size_t cut(candidate *c, size_t n, const draw_cuts *cuts, float largest, double total)
+/* The worst of as few as weigh top_p of the row: by bins of neighbouring logits down to the one that it lies in, then
+ * among those in there. */
+static row_cut cut_of_mass(draw *d, const float *logits, float largest, float top_p)
 {
-    if (cuts->top_k > 0) n = keep_best(c, n, cuts->top_k, one, largest);
+    const double total = row_sums(logits, d->n, d->largest, largest, 1, everything, d->sums);
+    /* what is lighter than `low` weighs, all together, no more than top_p cuts off */
+    const float low = bound_of_weight((1 - (double)top_p) * total / d->n, largest);
+    const double target = (double)top_p * total;
+    double before = 0;
+    int32_t bin = 0;
+    row_masses(logits, d->n, d->largest, largest, low, d->bins);
+    for (; bin < ROW_BINS && before + d->bins[bin] < target; bin++) before += d->bins[bin];
+    if (bin == ROW_BINS) return (row_cut){low, INT32_MAX}; /* rounding */
+    float least, most;
+    row_bin_range(bin, largest, low, &least, &most);
+    const size_t near = row_collect(logits, d->n, d->largest, fmaxf(least, low), most, d->candidates);
+    size_t n = 0;
+    for (size_t i = 0; i < near; i++)
+        if (row_bin(d->candidates[i].logit, largest, low) == bin) d->candidates[n++] = d->candidates[i];
+    n = keep_best(d->candidates, n, target - before, mass, largest);
+    candidate worst = d->candidates[0];
+    for (size_t i = 1; i < n; i++)
+        if (ranks_before(worst, d->candidates[i])) worst = d->candidates[i];
+    return (row_cut){worst.logit, worst.id};
+}
+
+/* What top_p and min_p leave of the k best [n], at the front. */
+static size_t cut_best(candidate *c, size_t n, const draw_cuts *cuts, float largest)
+{
     if (cuts->top_p < 1) {
-        if (cuts->top_k > 0) { /* mass of what top_k left */
-            total = 0;
-            for (size_t i = 0; i < n; i++) total += mass(c[i], largest);
-        }
+        double total = 0;
+        for (size_t i = 0; i < n; i++) total += mass(c[i], largest);
         n = keep_best(c, n, (double)cuts->top_p * total, mass, largest);
     }
     const double floor = log((double)cuts->min_p); /* -inf where it is off */
@@ -220,22 +188,23 @@ int32_t draw_best(draw *d, const float *logits)
     const float largest = prepare(d, &logits);
     uint32_t b = 0;
     while (d->largest[b] != largest) b++;
-    uint32_t i = b * DRAW_BLOCK;
+    uint32_t i = b * ROW_BLOCK;
     while (logits[i] != largest) i++;
     return (int32_t)i;
 }
 
-static int32_t draw_of_all(draw *d, const float *logits, float largest, float temperature, rng *r)
+static int32_t draw_of_row(draw *d, const float *logits, float largest, float temperature, row_cut cut, rng *r)
 {
-    double left = rng_uniform(r) * find_sums(d, logits, largest, temperature);
+    double left = rng_uniform(r) * row_sums(logits, d->n, d->largest, largest, temperature, cut, d->sums);
     uint32_t b = 0, last = 0;
     for (; b < d->n_blocks && left >= d->sums[b]; b++) {
         if (d->sums[b] > 0) last = b;
         left -= d->sums[b];
     }
     if (b == d->n_blocks) b = last; /* rounding: the end of what has any weight */
-    uint32_t drawn = b * DRAW_BLOCK;
+    uint32_t drawn = b * ROW_BLOCK;
     for (uint32_t i = drawn; i < block_end(d, b); i++) {
+        if (logits[i] < cut.logit || (logits[i] == cut.logit && (int32_t)i > cut.id)) continue;
         const double w = (double)weight(logits[i], largest, temperature);
         if (w == 0) continue;
         drawn = i;
@@ -270,19 +239,18 @@ int32_t draw_random(draw *d, const float *logits, const draw_cuts *asked, rng *r
     draw_cuts c = *asked;
     if (c.top_k >= d->n) c.top_k = 0;
     if (c.top_p == 0) c.top_p = 1;
-    if (c.top_k == 0 && c.top_p == 1 && c.min_p == 0) return draw_of_all(d, logits, largest, c.temperature, r);
-
-    float bound = -INFINITY;
-    double total = 0;
     if (c.top_k > 0) {
-        bound = bound_of_best(d, c.top_k);
-    } else if (c.top_p < 1) { /* what is lighter than this weighs, all together, no more than top_p cuts off */
-        total = find_sums(d, logits, largest, 1);
-        bound = bound_of_weight((1 - (double)c.top_p) * total / d->n, largest);
-    } else {
-        bound = bound_of_weight((double)c.min_p, largest);
+        const float bound = bound_of_best(d, c.top_k); /* uses the candidates */
+        size_t n = row_collect(logits, d->n, d->largest, bound, INFINITY, d->candidates);
+        n = keep_best(d->candidates, n, c.top_k, one, largest);
+        n = cut_best(d->candidates, n, &c, largest);
+        return draw_of(d->candidates, n, largest, c.temperature, r);
     }
-    size_t n = collect(d, logits, bound);
-    n = cut(d->candidates, n, &c, largest, total);
-    return draw_of(d->candidates, n, largest, c.temperature, r);
+    row_cut cut = everything;
+    if (c.top_p < 1) cut = cut_of_mass(d, logits, largest, c.top_p);
+    if (c.min_p > 0) {
+        const float least = least_of_weight(c.min_p, largest);
+        if (least > cut.logit) cut = (row_cut){least, INT32_MAX};
+    }
+    return draw_of_row(d, logits, largest, c.temperature, cut, r);
 }

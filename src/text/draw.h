@@ -1,22 +1,17 @@
 /* draw.h: choosing a token of a row of logits: the best, or by chance after cuts. No history: see sampler.c.
  *
  * A row has tens of thousands of logits and a step draws many tokens, so a pass over a row does no more than a vector
- * can: the largest of every 64, and where the whole mass is wanted their weights. The largest ones bound what a cut can
- * keep (of the k blocks with the largest ones each has a logit that reaches the least of those), and only what reaches
- * the bound is selected from. Without cuts a draw finds its block by the blocks' weights, then its token. Equal logits
- * rank by id, so that the same seed gives the same text everywhere. */
+ * can (row.h): the largest of every block, and where the whole mass is wanted their weights. The largest ones bound
+ * what top-k can keep (of the k blocks with the largest ones each has a logit that reaches the least of those), and
+ * only what reaches the bound is selected from. Top-p and min-p keep what ranks before some logit: top-p's is found by
+ * the mass of bins of logits and then exactly within one bin. A draw finds its block by the blocks' weights, then its
+ * token. Equal logits rank by id, so that the same seed gives the same text everywhere. */
 #ifndef TEXT_DRAW_H
 #define TEXT_DRAW_H
 
 #include "base/rng.h"
 #include "base/status.h"
-
-enum { DRAW_BLOCK = 64 };
-
-typedef struct candidate {
-    float logit;
-    int32_t id;
-} candidate;
+#include "text/row.h"
 
 /* Scratch for rows of n logits; owned, cleared by draw_clear(). */
 typedef struct draw {
@@ -24,6 +19,7 @@ typedef struct draw {
     float *row;            /* [n] the row with strange values replaced, where it has any */
     float *largest;        /* [n_blocks] of every block */
     double *sums;          /* [n_blocks] of weights */
+    double *bins;          /* [ROW_BINS_ROOM] of weights */
     candidate *candidates; /* [n] */
 } draw;
 
