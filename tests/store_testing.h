@@ -178,7 +178,7 @@ static void UNUSED_OK rig_init(rig *r, const char *folder, uint32_t layers, uint
     make_known_file(folder, offset + (uint64_t)layers * parts * subs * bytes, r->path);
     r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
     assert_true(r->fd >= 0);
-    r->params = (store_params){.io = &fake_backend, .io_user = &r->fake};
+    r->params = (store_params){.io = &fake_backend, .io_user = &r->fake, .eviction = "lru"};
 }
 
 static mp_status UNUSED_OK rig_try(rig *r, uint32_t slots, uint32_t least)

@@ -397,6 +397,27 @@ static void test_overwritten(void **state)
     rig_clear(&r);
 }
 
+/* What is in flight when the store closes ends first. */
+static void test_close_in_flight(void **state)
+{
+    (void)state;
+    rig r;
+    big_claim b;
+    store_claim *c = claim_init(&b);
+    rig_init(&r, "/tmp", 1, 16, 2, 4096, 0);
+    r.params.depth = 5;
+    r.fake.delay_ns = MS;
+    rig_open(&r, 8);
+    assert_int_equal(store_claim_begin(r.s, c, (uint32_t[]){0, 1, 2, 3, 4, 5}, 6, false), 6);
+    store_claim_end(r.s, c);
+    store_close(r.s);
+    r.s = NULL;
+    assert_true(r.fake.closed);
+    assert_int_equal(r.fake.n_waiting, 0);
+    assert_int_equal(r.fake.n_reads, 6); /* five were in flight; the sixth unit part belongs to one of them */
+    rig_clear(&r);
+}
+
 /* A name that leads elsewhere by now, or to a file of another time, is refused; one deleted or replaced later does no
  * harm. */
 static void test_replaced(void **state)
@@ -574,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_slot_bytes),
         cmocka_unit_test(test_bad_shapes),
         cmocka_unit_test(test_fixed),
+        cmocka_unit_test(test_close_in_flight),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

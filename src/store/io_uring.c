@@ -148,15 +148,16 @@ static uint32_t take_results(uring_io *u, io_result *results, uint32_t cap)
 {
     struct io_uring_cqe *cqes[REAP_AT_ONCE];
     const uint32_t n = io_uring_peek_batch_cqe(&u->ring, cqes, cap < REAP_AT_ONCE ? cap : REAP_AT_ONCE);
-    for (uint32_t i = 0; i < n; i++)
-        results[i] = finish(u, &u->flights[io_uring_cqe_get_data64(cqes[i])].request, cqes[i]->res);
+    io_request requests[REAP_AT_ONCE];
     pthread_mutex_lock(&u->lock);
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t done = (uint32_t)io_uring_cqe_get_data64(cqes[i]);
-        u->flights[done].next = u->free;
-        u->free = done;
+        const uint32_t landed = (uint32_t)io_uring_cqe_get_data64(cqes[i]);
+        requests[i] = u->flights[landed].request;
+        u->flights[landed].next = u->free;
+        u->free = landed;
     }
     pthread_mutex_unlock(&u->lock);
+    for (uint32_t i = 0; i < n; i++) results[i] = finish(u, &requests[i], cqes[i]->res);
     io_uring_cq_advance(&u->ring, n);
     return n;
 }

@@ -64,10 +64,10 @@ struct store {
     io_result *arrivals; /* [depth] */
 };
 
-/* All of these are called with the lock held. */
+/* All of these are called with the lock held; `at` is a slot. */
 
 /* Has the parts of a slot in SLOT_READING read. */
-void reads_queue(store *s, uint32_t slot);
+void reads_queue(store *s, uint32_t at);
 /* Starts what the depth allows, and forgets what nobody wants any more before its turn came. */
 void reads_start(store *s);
 /* Takes in what has arrived, without waiting. */
@@ -76,8 +76,8 @@ void reads_poll(store *s);
  * (0: no limit). */
 bool reads_wait(store *s, uint64_t until_ns);
 /* What went wrong with a slot in SLOT_FAILED. */
-mp_status reads_error(const store *s, uint32_t slot, mp_error *err);
+mp_status reads_error(const store *s, uint32_t at, mp_error *err);
 /* Frees a slot in SLOT_FAILED that nobody needs any more; nothing else happens to others. */
-void reads_settle(store *s, uint32_t slot);
+void reads_settle(store *s, uint32_t at);
 
 #endif
