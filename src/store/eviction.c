@@ -7,7 +7,7 @@
 
 #include "store/eviction_impl.h"
 
-static const eviction *const POLICIES[] = {&eviction_lru};
+static const eviction *const POLICIES[] = {&eviction_lfru, &eviction_lru, &eviction_lfu, &eviction_2q};
 enum { N_POLICIES = sizeof POLICIES / sizeof *POLICIES };
 
 const eviction *eviction_at(size_t i)
