@@ -20,8 +20,8 @@ make B="$B" all "$B/bench/store" >&2
 [ -f "$file" ] || "$B/moeprism" synth --like olmoe-1b-7b --layers 4 --type q4_0 --split 32 -o "$file"
 
 fio_speed() { # BLOCK DEPTH -> bytes per second
-    fio --name=store --filename="$file" --readonly --rw=randread --direct=1 --ioengine=io_uring --bs="$1" --iodepth="$2" \
-        --time_based --runtime=2 --randrepeat=0 --output-format=json | jq '.jobs[0].read.bw_bytes'
+    fio --name=store --filename="$file" --readonly --rw=randread --direct=1 --ioengine=io_uring --fixedbufs --registerfiles \
+        --bs="$1" --iodepth="$2" --time_based --runtime=2 --randrepeat=0 --output-format=json | jq '.jobs[0].read.bw_bytes'
 }
 
 store_speed() { # BACKEND BLOCK DEPTH
