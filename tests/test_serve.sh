@@ -92,6 +92,11 @@ refuses 400 '"type":"invalid_request_error"' /v1/messages '{"messages":[]}'
 refuses 400 'not valid JSON' /v1/completions '{"prompt":NaN}'
 refuses 400 'the body is empty' /v1/completions '' -X POST
 refuses 400 'has room for 255' /v1/completions "{\"prompt\":\"$(printf ' word%.0s' {1..400})\"}"
+head -c 600000 /dev/zero | tr '\0' 'a' >"$dir/a"
+printf '{"content":"%s"}' "$(cat "$dir/a")" >"$dir/much"
+refuses 400 'content has 600000 bytes of text, more than the 524288' /tokenize '' --data-binary "@$dir/much"
+printf '{"prompt":["","%s"]}' "$(cat "$dir/a")" >"$dir/much"
+refuses 400 'prompt has 600000 bytes of text' /v1/completions '' --data-binary "@$dir/much"
 refuses 404 '"code":"not_found"' /v2/nothing
 refuses 404 '"code":"model_not_found"' /v1/models/nothing
 refuses 405 '"code":"method_not_allowed"' /v1/completions

@@ -181,6 +181,7 @@ bool answer_tokenize(const api_context *api, const char *rest, const json_t *bod
     field_bool(&f, "parse_special", &parse_special);
     field_bool(&f, "with_pieces", &with_pieces);
     if (!json_is_string(text)) field_fail(&f, "content", "must be a string");
+    prompt_bounded(api, "content", json_string_length(text), err);
     const unsigned flags =
         (add_special ? MP_TOKENIZE_BOS | MP_TOKENIZE_EOS : 0U) | (parse_special ? MP_TOKENIZE_SPECIAL : 0U);
     if (err->http == 0 && tokenize(api, text, flags, &ids, &n, err))

@@ -42,6 +42,8 @@ void prompt_chat(const api_context *api, const char *system, const json_t *messa
                  api_error *err);
 /* `prompt`: a string, strings, ids, or arrays of ids. */
 void prompt_texts(const fields *f, const api_context *api, bool echo, api_request *r);
+/* Whether so much text may be cut into tokens in one request; false: err names the field. */
+bool prompt_bounded(const api_context *api, const char *field, size_t bytes, api_error *err);
 /* All prompts fit the context; max_tokens is cut to what is left. */
 void prompt_limits(const api_context *api, api_request *r, api_error *err);
 

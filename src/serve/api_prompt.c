@@ -25,8 +25,17 @@ static bool too_long(const api_context *api, size_t n, api_error *err)
     return false;
 }
 
-/* Text that no context of this length can hold is refused before it is cut into tokens, which takes a second where it
- * is megabytes: a second in which nobody else is served. */
+/* Cutting text into tokens takes up to 0.3 s a megabyte, in which nobody else is answered. */
+bool prompt_bounded(const api_context *api, const char *field, size_t bytes, api_error *err)
+{
+    enum { ALWAYS = 512 << 10, A_TOKEN = 8 };
+    const size_t by_context = (size_t)api->n_ctx * A_TOKEN, most = by_context > ALWAYS ? by_context : ALWAYS;
+    if (bytes <= most) return true;
+    return api_fail_field(err, field, "%s has %zu bytes of text, more than the %zu that one request may have", field,
+                          bytes, most);
+}
+
+/* Text that no context of this length can hold is refused before it is cut into tokens. */
 static bool fits(const api_context *api, size_t bytes, api_error *err)
 {
     if (api->longest_token == 0 || bytes / api->longest_token < api->n_ctx) return true;
@@ -150,7 +159,8 @@ void prompt_chat(const api_context *api, const char *system, const json_t *messa
     const size_t first = used;
     for (size_t i = 0; i < n && read_message(json_array_get(messages, i), i, openai, &list[used], &bytes, err); i++)
         used++;
-    if (err->http == 0 && fits(api, bytes, err)) tokenize_chat(api, list, used, r, err);
+    if (err->http == 0 && fits(api, bytes, err) && prompt_bounded(api, "messages", bytes, err))
+        tokenize_chat(api, list, used, r, err);
     for (size_t i = first; i < used; i++) free((char *)list[i].content);
     free(list);
 }
@@ -201,6 +211,15 @@ static bool copy_ids(const fields *f, const api_context *api, const json_t *list
     return true;
 }
 
+/* Of all prompts that are text. */
+static size_t text_bytes(const json_t *value)
+{
+    size_t bytes = json_string_length(value), i; /* 0: no string */
+    const json_t *item;
+    json_array_foreach(value, i, item) bytes += json_string_length(item);
+    return bytes;
+}
+
 static bool one_prompt(const fields *f, const api_context *api, const json_t *value, bool echo, api_prompt *out)
 {
     if (json_is_string(value)) return tokenize_text(f, api, value, echo, out);
@@ -224,6 +243,7 @@ void prompt_texts(const fields *f, const api_context *api, bool echo, api_reques
                    most);
         return;
     }
+    if (!prompt_bounded(api, "prompt", text_bytes(value), f->err)) return;
     api_prompt *prompts = add_prompts(r, n, f->err);
     if (prompts == NULL) return;
     for (size_t i = 0; i < n; i++)
