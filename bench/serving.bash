@@ -24,7 +24,7 @@ make B="$B" all >&2
 [ -f "$whole" ] || "$moeprism" synth --like olmoe-1b-7b --type Q4_0 -o "$whole" >&2
 [ -f "$split" ] || "$moeprism" synth --like olmoe-1b-7b --type Q4_0 --split 32 -o "$split" >&2
 for model in "$whole" "$split"; do
-    [ -f "${model%.gguf}.cost.json" ] || "$moeprism" bench "$model" "${engine[@]}" --cost --slots 8 -c 2048 >&2
+    jq -e '.moeprism_cost == 2' "${model%.gguf}.cost.json" >/dev/null 2>&1 || "$moeprism" bench "$model" "${engine[@]}" --cost --slots 8 -c 2048 >&2
 done
 
 # Systems are named "original POLICY" or "split POLICY".

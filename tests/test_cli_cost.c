@@ -145,8 +145,8 @@ static void test_malformed(void **state)
         {"", "line"},
         {"{", "line 1"},
         {"[]", "not a cost file"},
-        {"{\"moeprism_cost\": 2}", "another version"},
-        {"{\"moeprism_cost\": 1}", "model"},
+        {"{\"moeprism_cost\": 1}", "another version"},
+        {"{\"moeprism_cost\": 2}", "model"},
     };
     cost_file out;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -129,7 +129,7 @@ static void test_nnls_degenerate(void **state)
 
 /* ---- cost models ---- */
 
-static const double truth[COST_FEATURES] = {3e6, 1e5, 4e5, 2e7, 50, 3e5};
+static const double truth[COST_FEATURES] = {3e6, 1e5, 4e5, 2e7, 50, 3e5, 2e3};
 
 static void random_steps(cost_sample *samples, size_t n, double noise, uint64_t seed)
 {

@@ -86,6 +86,10 @@ check 'a stream of messages' eval '[ "$(grep ^event: "$dir/out" | sort -u | tr -
 ask /v1/completions '{"prompt":"x","max_tokens":4,"temperature":0,"moeprism":{"point":3}}'
 check 'a fixed point is used, and no other' replied 200 '"points":[3,3],"floor_point":3'
 
+ask /v1/completions '{"prompt":"The old lighthouse","max_tokens":1,"echo":true,"logprobs":1,"ignore_eos":true}'
+check 'the log probabilities of an echoed prompt: of all its tokens but the first' \
+    eval 'replied 200 "\"text\":\"The old lighthouse" && grep -q "\"token_logprobs\":\[null,\(-[0-9.e-]*,\)\{4\}\?-[0-9.e-]*\],\"top_logprobs\":\[null,{" "$dir/out"'
+
 # ---- refusals ----
 refuses 400 '"param":"temperature"' /v1/chat/completions '{"messages":[{"role":"user","content":"hi"}],"temperature":"x"}'
 refuses 400 '"type":"invalid_request_error"' /v1/messages '{"messages":[]}'

@@ -203,7 +203,6 @@ static void test_prompts(void **state)
         {"{\"prompt\":[\"a\",{}]}", "prompt", "must be a string"},
         {"{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":3}", "prompt", "asks for 9 replies"},
         {TEXT(",\"suffix\":\"x\""), "suffix", "not supported"},
-        {TEXT(",\"echo\":true,\"logprobs\":0"), "logprobs", "echoed"},
         {TEXT(",\"logprobs\":-1"), "logprobs", "from 0 to 20"},
         {TEXT(",\"max_tokens\":0"), "max_tokens", "from 1"},
     };
@@ -215,7 +214,10 @@ static void test_prompts(void **state)
     assert_non_null(r.prompts[1].text);
     api_request_clear(&r);
     r = good(&api_completions, "{\"prompt\":[9,8,7],\"logprobs\":0}");
-    assert_true(r.n_prompts == 1 && r.prompts[0].n == 3 && r.prompts[0].text == NULL && r.logprobs);
+    assert_true(r.n_prompts == 1 && r.prompts[0].n == 3 && r.prompts[0].text == NULL && r.logprobs && !r.prompt_logprobs);
+    api_request_clear(&r);
+    r = good(&api_completions, "{\"prompt\":[9,8,7],\"logprobs\":0,\"echo\":true}");
+    assert_true(r.logprobs && r.prompt_logprobs && r.top_logprobs == 0);
     api_request_clear(&r);
     r = good(&api_completions, "{\"prompt\":\"The old\\u0000\",\"max_tokens\":100000}");
     assert_int_equal(r.max_tokens, api.n_ctx - r.prompts[0].n);

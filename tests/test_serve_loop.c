@@ -41,6 +41,11 @@ static uint32_t prompt_len(uint32_t stream)
     return 1 + stream * 37 % 150;
 }
 
+static mp_batch_token token_at(int32_t token, uint32_t pos, uint32_t point, bool logits)
+{
+    return (mp_batch_token){.token = token, .pos = pos, .point = point, .logits = logits};
+}
+
 /* What a greedy draw gives after the prompt; the tokens it drew, the end excluded. */
 static uint32_t run_plain(uint32_t stream, uint32_t point, int32_t *out)
 {
@@ -50,7 +55,7 @@ static uint32_t run_plain(uint32_t stream, uint32_t point, int32_t *out)
     assert_ok(mp_engine_open(model, &params, &e, &err), &err);
     mp_batch_token batch[CTX];
     uint32_t n = prompt_len(stream), drawn = 0, pos = 0;
-    for (uint32_t i = 0; i < n; i++) batch[i] = (mp_batch_token){prompt_token(stream, i), 0, i, point, i + 1 == n};
+    for (uint32_t i = 0; i < n; i++) batch[i] = token_at(prompt_token(stream, i), i, point, i + 1 == n);
     while (drawn < REPLY) {
         assert_ok(mp_engine_step(e, batch, n, &err), &err);
         pos += n;
@@ -60,7 +65,7 @@ static uint32_t run_plain(uint32_t stream, uint32_t point, int32_t *out)
             if (logits[i] > logits[best]) best = (int32_t)i;
         if (mp_token_ends_text(model, best)) break;
         out[drawn++] = best;
-        batch[0] = (mp_batch_token){best, 0, pos, point, true};
+        batch[0] = token_at(best, pos, point, true);
         n = 1;
     }
     mp_engine_close(e);
@@ -311,6 +316,74 @@ static void test_prefix_is_used(void **state)
     loop_close(l);
 }
 
+/* Log probabilities of a prompt are those that a plain run gives, whatever runs beside it; the first token has none. */
+static void assert_scored(stream *s)
+{
+    mp_error err;
+    mp_engine *e;
+    job_piece piece;
+    const uint32_t n = prompt_len(s->number), n_vocab = mp_model_get_info(model)->n_vocab;
+    const mp_engine_params params = {.threads = 1, .n_ctx = CTX, .n_batch = CTX};
+    mp_batch_token batch[CTX];
+    assert_ok(mp_engine_open(model, &params, &e, &err), &err);
+    for (uint32_t i = 0; i < n; i++) batch[i] = token_at(prompt_token(s->number, i), i, s->point, true);
+    assert_ok(mp_engine_step(e, batch, n, &err), &err);
+    uint32_t at = 0;
+    for (job_end end = JOB_RUNNING; end == JOB_RUNNING;) {
+        pthread_mutex_lock(&s->lock);
+        while (!s->woken) pthread_cond_wait(&s->news, &s->lock);
+        s->woken = false;
+        pthread_mutex_unlock(&s->lock);
+        while (end == JOB_RUNNING && job_take(s->job, &piece)) {
+            for (size_t i = 0; i < piece.n_tokens && at < n; i++, at++) {
+                int32_t top[2];
+                float values[2];
+                const job_token *t = &piece.tokens[i];
+                assert_int_equal(t->drawn.token, prompt_token(s->number, at));
+                if (at == 0) {
+                    assert_true(isnan(t->drawn.logprob) && t->n_top == 0);
+                    continue;
+                }
+                const float p = mp_logprobs(mp_engine_logits(e, at - 1), n_vocab, t->drawn.token, 2, top, values);
+                assert_true(t->drawn.logprob == p && t->n_top == 2);
+                assert_true(t->top[1].token == top[1] && t->top[1].logprob == values[1]);
+            }
+            end = piece.end;
+            job_piece_clear(&piece);
+        }
+    }
+    assert_int_equal(at, n);
+    mp_engine_close(e);
+}
+
+static void test_scored_prompts(void **state)
+{
+    enum { SCORED = 3 };
+    static const uint32_t numbers[SCORED] = {0, 4, 8}; /* of 1, 149 and 147 tokens: more than a step scores */
+    stream s[SCORED], other;
+    (void)state;
+    loop *l = open_loop(SLOTS, STREAMS, 0, false);
+    stream_init(&other, 3, 1);
+    assert_int_equal(submit(l, &other, params_of(&other)), LOOP_ACCEPTED);
+    for (uint32_t i = 0; i < SCORED; i++) {
+        stream_init(&s[i], numbers[i], i % 2);
+        job_params p = params_of(&s[i]);
+        p.prompt_logprobs = true;
+        assert_int_equal(submit(l, &s[i], p), LOOP_ACCEPTED);
+    }
+    for (uint32_t i = 0; i < SCORED; i++) {
+        assert_scored(&s[i]);
+        assert_int_equal(job_get_usage(s[i].job).cached_tokens, 0);
+        job_release(s[i].job);
+        stream_clear(&s[i]);
+    }
+    read_stream(&other, UINT32_MAX);
+    assert_plain(&other);
+    job_release(other.job);
+    stream_clear(&other);
+    loop_close(l);
+}
+
 /* The text ends before a stop string, wherever it stands in the tokens. */
 static void test_stop_string(void **state)
 {
@@ -415,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_with_prefix_cache),
         cmocka_unit_test(test_with_little_memory),
         cmocka_unit_test(test_prefix_is_used),
+        cmocka_unit_test(test_scored_prompts),
         cmocka_unit_test(test_stop_string),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_grace),

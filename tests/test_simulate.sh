@@ -71,7 +71,7 @@ run simulate "${load[@]}" --policy fifo,elastik
 check 'a policy that is not there' failed_with 1 "did you mean 'elastic'"
 run simulate --cost "$dir/none.json" --rate 1
 check 'a file that is not there' failed_with 1 'none.json'
-echo '{"moeprism_cost": 1}' >"$dir/bad.json"
+echo '{"moeprism_cost": 2}' >"$dir/bad.json"
 run simulate --cost "$dir/bad.json" --rate 1
 check 'a file that is none' failed_with 1 "measure again with 'moeprism bench --cost'"
 echo '1,1,1,2,,' >>"$dir/t.csv"

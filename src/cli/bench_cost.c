@@ -23,6 +23,7 @@ static const struct coefficient {
     [COST_TOUCHED] = {"reading all experts once", "", 1},
     [COST_CONTEXT] = {"a token looking back", "1000 positions", 1000},
     [COST_LOGITS] = {"a row of logits", "", 1},
+    [COST_CACHE] = {"reading a sequence's cache", "1000 positions", 1000},
 };
 
 static void print_coefficients(const cost_model *m, FILE *out)

@@ -10,10 +10,11 @@
 #include "cli/cost_steps.h"
 #include "cli/output.h"
 
-enum { VERSION = 1 };
+enum { VERSION = 2 };
 
 /* Index = feature. */
-static const char *const feature_names[COST_FEATURES] = {"step", "tokens", "experts", "touched", "context", "logits"};
+static const char *const feature_names[COST_FEATURES] = {"step",    "tokens", "experts", "touched",
+                                                         "context", "logits", "cache"};
 
 char *cost_file_path(const char *model_path)
 {

@@ -5,8 +5,10 @@
  * corners keep it from having to guess beyond them. Every round runs all steps in a new order, so that a machine that
  * slows down for a while does not speak against one kind of step; a step's time is its median over the rounds.
  *
- * Long contexts are cheap to come by: one text is run once, and every sequence of a step begins with as many of its
- * pages as the step wants (mp_engine_seq_start). Contexts are whole pages, so no page is copied within a step. */
+ * Long contexts are cheap to come by: some texts are run once, and every sequence of a step begins with as many of
+ * their pages as the step wants (mp_engine_seq_start), the next sequence with the pages behind those. What the pages
+ * hold does not matter, but that sequences have pages of their own does: a page that several read comes from memory
+ * once. Contexts are whole pages, so no page is copied within a step. */
 #include "cli/cost_measure.h"
 
 #include <stdlib.h>
@@ -20,6 +22,8 @@
 enum {
     ROUNDS_MAX = 16,
     FOLDS = 10,
+    PAGES_MAX = 128, /* of contexts */
+    PAGES_MAX_QUICK = 48,
 };
 
 /* No new round after this, once there are enough of them: where steps are short, more rounds make better medians. */
@@ -35,9 +39,10 @@ typedef struct bench {
     cost_shape shape;
     mp_batch_token *batch; /* [n_batch] */
     cost_item *items;      /* [n_seqs] */
-    uint32_t *pages;       /* [n_pages] held, of the text that contexts are taken from */
-    uint32_t n_pages;
-    cost_plan *plans; /* [n] */
+    uint32_t *pages;       /* [n_pages] held, of the texts that contexts are taken from */
+    uint32_t n_pages, next_page;
+    uint32_t *context; /* [pages of a sequence] */
+    cost_plan *plans;  /* [n] */
     size_t n;
     double *times; /* [n, ROUNDS_MAX] */
     size_t *order; /* [n] */
@@ -62,7 +67,7 @@ static int32_t random_token(bench *b)
     return (int32_t)rng_below(&b->random, mp_model_get_info(b->model)->n_vocab);
 }
 
-/* ---- the text whose pages are shared ---- */
+/* ---- the texts whose pages are contexts ---- */
 
 static uint32_t last_point(const mp_model *model)
 {
@@ -71,32 +76,56 @@ static uint32_t last_point(const mp_model *model)
     return n;
 }
 
-/* Runs it at the cheapest point, the first piece at full: that touches all weights. */
+/* Runs one at the cheapest point, the first page of the first at full: that touches all weights. */
 static mp_status run_text(bench *b, uint32_t n_tokens, mp_error *err)
 {
     const uint32_t cheap = last_point(b->model);
     for (uint32_t pos = 0; pos < n_tokens;) {
         uint32_t n = n_tokens - pos < b->engine_params.n_batch ? n_tokens - pos : b->engine_params.n_batch;
-        if (n > 2 * MP_KV_PAGE) n = 2 * MP_KV_PAGE;
         for (uint32_t i = 0; i < n; i++)
-            b->batch[i] = (mp_batch_token){.token = random_token(b), .pos = pos + i, .point = pos == 0 ? 0 : cheap};
-        MP_TRY(tell(b, "context", "tokens", pos, n_tokens, err));
+            b->batch[i] = (mp_batch_token){
+                .token = random_token(b), .pos = pos + i, .point = b->n_pages == 0 && pos + i < MP_KV_PAGE ? 0 : cheap};
         MP_TRY(mp_engine_step(b->engine, b->batch, n, err));
         pos += n;
     }
     return MP_OK;
 }
 
+/* Pages that all sequences of a step may want, within reason. */
+static uint32_t pages_wanted(const mp_engine_params *p, bool quick)
+{
+    const uint64_t all = (uint64_t)cost_plan_context(p, quick) / MP_KV_PAGE * p->n_seqs;
+    const uint32_t most = quick ? PAGES_MAX_QUICK : PAGES_MAX, one = cost_plan_context(p, quick) / MP_KV_PAGE;
+    const uint32_t bound = most > one ? most : one;
+    return all < bound ? (uint32_t)all : bound;
+}
+
 static mp_status hold_pages(bench *b, mp_error *err)
 {
-    const uint32_t n = cost_plan_context(&b->engine_params, b->params->quick) / MP_KV_PAGE;
-    MP_TRY(run_text(b, n > 0 ? n * MP_KV_PAGE : 1, err));
-    for (; b->n_pages < n; b->n_pages++) {
-        b->pages[b->n_pages] = mp_engine_seq_page(b->engine, 0, b->n_pages);
-        mp_engine_page_hold(b->engine, b->pages[b->n_pages]);
+    const uint32_t all = pages_wanted(&b->engine_params, b->params->quick);
+    const uint32_t a_text = cost_plan_context(&b->engine_params, b->params->quick) / MP_KV_PAGE;
+    if (all == 0) MP_TRY(run_text(b, 1, err));
+    while (b->n_pages < all) {
+        const uint32_t n = all - b->n_pages < a_text ? all - b->n_pages : a_text;
+        MP_TRY(tell(b, "context", "pages", b->n_pages, all, err));
+        MP_TRY(run_text(b, n * MP_KV_PAGE, err));
+        for (uint32_t i = 0; i < n; i++) {
+            b->pages[b->n_pages] = mp_engine_seq_page(b->engine, 0, i);
+            mp_engine_page_hold(b->engine, b->pages[b->n_pages++]);
+        }
+        mp_engine_seq_truncate(b->engine, 0, 0);
     }
     mp_engine_seq_truncate(b->engine, 0, 0);
     return MP_OK;
+}
+
+/* A sequence begins with pages that the ones before it do not have, as long as there are such. */
+static mp_status start_sequence(bench *b, uint32_t seq, uint32_t n, mp_error *err)
+{
+    if (n == 0) return MP_OK;
+    for (uint32_t i = 0; i < n; i++) b->context[i] = b->pages[(b->next_page + i) % b->n_pages];
+    b->next_page = (b->next_page + n) % b->n_pages;
+    return mp_engine_seq_start(b->engine, seq, b->context, n, err);
 }
 
 /* ---- one step ---- */
@@ -142,8 +171,7 @@ static void describe(bench *b, const cost_plan *plan, cost_step *step)
 
 static mp_status run_step(bench *b, const cost_plan *plan, double *ns, mp_error *err)
 {
-    for (uint32_t s = 0; s < plan->n_seqs; s++)
-        if (plan->parts[s].pages > 0) MP_TRY(mp_engine_seq_start(b->engine, s, b->pages, plan->parts[s].pages, err));
+    for (uint32_t s = 0; s < plan->n_seqs; s++) MP_TRY(start_sequence(b, s, plan->parts[s].pages, err));
     const uint32_t n = fill_batch(b, plan);
     const uint64_t start = clock_now_ns();
     const mp_status status = mp_engine_step(b->engine, b->batch, n, err);
@@ -191,11 +219,12 @@ static mp_status take_memory(bench *b, cost_steps *out, mp_error *err)
     b->n = b->params->quick ? COST_STEPS_QUICK : COST_STEPS;
     b->batch = calloc(p->n_batch, sizeof *b->batch);
     b->items = calloc(p->n_seqs, sizeof *b->items);
-    b->pages = calloc((size_t)p->n_ctx / MP_KV_PAGE + 1, sizeof *b->pages);
+    b->pages = calloc((size_t)pages_wanted(p, b->params->quick) + 1, sizeof *b->pages);
+    b->context = calloc((size_t)p->n_ctx / MP_KV_PAGE + 1, sizeof *b->context);
     b->times = calloc(b->n * ROUNDS_MAX, sizeof *b->times);
     b->order = calloc(b->n, sizeof *b->order);
     out->steps = calloc(b->n, sizeof *out->steps);
-    if (!b->batch || !b->items || !b->pages || !b->times || !b->order || !out->steps)
+    if (!b->batch || !b->items || !b->pages || !b->context || !b->times || !b->order || !out->steps)
         return status_no_memory(err, p->n_batch * sizeof *b->batch, "measuring steps");
     return cost_plans_new(b->model, p, b->params->quick, b->n, &b->random, &b->plans, err);
 }
@@ -208,14 +237,15 @@ static void close_bench(bench *b)
     free(b->batch);
     free(b->items);
     free(b->pages);
+    free(b->context);
     free(b->times);
     free(b->order);
 }
 
-/* The text's, and of every sequence those that a step adds: fewer than a server needs. */
+/* The texts', and of every sequence those that a step adds: hardly more than a server needs. */
 static uint32_t pages_needed(const mp_engine_params *p, bool quick)
 {
-    return cost_plan_context(p, quick) / MP_KV_PAGE + p->n_seqs + p->n_batch / MP_KV_PAGE + 1;
+    return pages_wanted(p, quick) + p->n_seqs + p->n_batch / MP_KV_PAGE + 1;
 }
 
 mp_status cost_measure(const mp_model *model, const cost_measure_params *params, cost_steps *out, mp_error *err)

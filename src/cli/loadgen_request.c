@@ -151,7 +151,7 @@ static bool one_event(void *user, const char *data, size_t len)
     const arrival *a = user;
     loadgen_request *r = a->request;
     if (strcmp(data, "[DONE]") == 0) return true;
-    json_t *event = json_loadb(data, len, 0, NULL);
+    json_t *event = json_loadb(data, len, JSON_ALLOW_NUL, NULL);
     if (event == NULL) {
         snprintf(r->error, sizeof r->error, "an event that is no JSON");
         return false;
@@ -185,7 +185,7 @@ bool loadgen_request_feed(loadgen_request *r, long http, const char *bytes, size
 /* "HTTP 400: MESSAGE", from OpenAI's form of errors where it is one. */
 static void tell_http_error(loadgen_request *r, long http)
 {
-    json_t *root = json_loadb(r->head, r->head_len, 0, NULL);
+    json_t *root = json_loadb(r->head, r->head_len, JSON_ALLOW_NUL, NULL);
     const json_t *error = json_object_get(root, "error");
     if (error != NULL) keep_error(r, error);
     char message[REQUEST_BODY_KEEP];

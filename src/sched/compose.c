@@ -19,7 +19,7 @@ static void put(const policy_view *v, policy_step *step, task *t, cost_item cost
 {
     bool prompt = task_in_prompt(t), samples = !prompt || t->done + cost.n_tokens == t->request.prompt_tokens;
     cost.share = v->config->points[point].share;
-    cost.logits = samples;
+    cost.logits = prompt && t->request.scored ? cost.n_tokens : samples;
     step->tasks[step->n] = t;
     step->costs[step->n] = cost;
     step->items[step->n++] = (sched_item){.id = t->request.id,
@@ -76,7 +76,7 @@ static uint32_t chunk_within(const policy_view *v, const double features[COST_FE
 void compose_step(const policy_view *v, const uint32_t *points, policy_step *step)
 {
     double features[COST_FEATURES];
-    uint32_t room = v->config->step_tokens;
+    uint32_t room = v->config->step_tokens, scored = v->config->step_scored;
     step->n = 0;
     for (size_t i = 0; i < v->n_running; i++) {
         task *t = v->running[i];
@@ -90,6 +90,8 @@ void compose_step(const policy_view *v, const uint32_t *points, policy_step *ste
         task *t = v->running[i];
         if (points[i] == POLICY_SITS_OUT || !task_in_prompt(t)) continue;
         uint32_t rest = t->request.prompt_tokens - t->done, most = rest < room ? rest : room;
+        if (t->request.scored && most > scored) most = scored;
+        if (most == 0) break;
         cost_item chunk = {.context = t->done, .share = v->config->points[points[i]].share};
         chunk.n_tokens = most;
         if (left_ns < INFINITY && is_patient(v, t)) chunk.n_tokens = chunk_within(v, features, chunk, most, left_ns);
@@ -97,5 +99,6 @@ void compose_step(const policy_view *v, const uint32_t *points, policy_step *ste
         put(v, step, t, chunk, points[i]);
         cost_add(&v->cost->shape, &chunk, features);
         room -= chunk.n_tokens;
+        if (t->request.scored) scored -= chunk.n_tokens;
     }
 }

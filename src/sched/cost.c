@@ -4,7 +4,9 @@
  * up. Bytes are not: a sub-expert that two tokens need is read once. A token at `share` needs each sub-expert with
  * probability used * share, tokens apart from one another, so 1 - prod(1 - used * share) of the weights are read:
  * linear for a few tokens, everything for many. That is why a large batch amortises expert weights, and why a cheap
- * token beside a dear one saves arithmetic more than bytes. Attention counts the positions that each token looks at.
+ * token beside a dear one saves arithmetic more than bytes. Attention counts the positions that each token looks at,
+ * which is arithmetic, and the positions of each sequence, which are read from memory once for all tokens of a chunk: a
+ * token that decodes pays for all of its own.
  *
  * The correction is a factor on the whole prediction: what changes while a server runs (clock frequency, neighbours on
  * the machine, another thread count) slows everything alike. It moves by a fraction of the logarithmic error, and the
@@ -26,6 +28,7 @@ void cost_add(const cost_shape *shape, const cost_item *item, double features[CO
     features[COST_TOUCHED] = 1 - (1 - features[COST_TOUCHED]) * pow(1 - shape->used * item->share, tokens);
     features[COST_CONTEXT] += tokens * item->context + tokens * (tokens + 1) / 2;
     features[COST_LOGITS] += item->logits;
+    features[COST_CACHE] += tokens + item->context;
 }
 
 void cost_features(const cost_shape *shape, const cost_item *items, size_t n, double out[COST_FEATURES])

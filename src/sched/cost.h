@@ -13,8 +13,9 @@ enum {
     COST_TOKENS,  /* tokens: attention projections, dense blocks, router, gate */
     COST_EXPERTS, /* sum over tokens of the share of the expert compute: multiply-adds */
     COST_TOUCHED, /* share of all sub-experts that at least one token needs, expected: bytes read */
-    COST_CONTEXT, /* sum over tokens of the positions they attend to */
+    COST_CONTEXT, /* sum over tokens of the positions they attend to: multiply-adds */
     COST_LOGITS,  /* rows of logits */
+    COST_CACHE,   /* sum over sequences of their positions: bytes of keys and values read */
     COST_FEATURES,
 };
 

@@ -41,6 +41,7 @@ typedef struct sched_config {
     uint32_t slots;       /* requests that run at once */
     uint32_t queue;       /* requests that may wait */
     uint32_t step_tokens; /* tokens a step may hold, at least `slots` */
+    uint32_t step_scored; /* ... of them, of prompts that are scored; > 0 where there are such */
     uint32_t kv_pages, page_tokens;
     uint64_t ttft_ns, tpot_ns; /* targets of requests that name none; 0: none */
     uint64_t max_wait_ns; /* 0: 5 s; how long the oldest may wait for a better batch (fullbatch, virtual queues), for
@@ -58,6 +59,7 @@ typedef struct sched_request {
     uint32_t best, floor;      /* points it accepts: best <= point <= floor */
     uint64_t ttft_ns, tpot_ns; /* targets, 0: the configuration's */
     int32_t priority;          /* lower runs first; waiting lowers it */
+    bool scored;               /* every token of the prompt gives a row of logits */
 } sched_request;
 
 typedef enum sched_verdict {

@@ -1,4 +1,5 @@
 /* POST /v1/completions, OpenAI's older shape: texts go on. */
+#include <math.h>
 #include <string.h>
 
 #include "serve/api_parts.h"
@@ -7,14 +8,15 @@
 
 enum { DEFAULT_MAX_TOKENS = 16 }; /* OpenAI's */
 
-/* Here logprobs is a number: how many alternatives to tell of; 0 means the drawn tokens alone. */
+/* Here logprobs is a number: how many alternatives to tell of; 0 means the tokens alone, those of an echoed prompt
+ * too. */
 static void read_logprobs(const fields *f, bool echo, api_request *r)
 {
     const json_t *value = field_get(f, "logprobs");
     if (value == NULL || json_is_false(value)) return;
     r->logprobs = true;
     if (!json_is_true(value)) field_u32(f, "logprobs", 0, JOB_TOP_LOGPROBS_MAX, &r->top_logprobs);
-    if (echo) field_fail(f, "logprobs", "of an echoed prompt are not supported: leave out echo or logprobs");
+    r->prompt_logprobs = echo;
 }
 
 static bool parse(const api_context *api, const json_t *body, api_request *r, api_error *err)
@@ -66,6 +68,10 @@ static json_t *logprobs_json(const generation *g, const job_token *tokens, size_
             json_t *name = token_text(model, tokens[i].top[k].token, &ignored);
             json_object_set_new(top, json_string_value(name), number_json(tokens[i].top[k].logprob));
             json_decref(name);
+        }
+        if (isnan(tokens[i].drawn.logprob)) { /* the first token of a prompt */
+            json_decref(top);
+            top = json_null();
         }
         json_array_append_new(tops, top);
     }

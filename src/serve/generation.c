@@ -36,6 +36,7 @@ static bool fill_params(const api_request *r, size_t i, job_params *p)
                       .sampling = r->sampling,
                       .ignore_eos = r->ignore_eos,
                       .logprobs = r->logprobs,
+                      .prompt_logprobs = r->prompt_logprobs,
                       .top_logprobs = r->top_logprobs,
                       .skip_white = r->skip_white,
                       .best = r->best,

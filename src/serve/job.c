@@ -106,6 +106,14 @@ mp_status job_append(job *j, const char *bytes, size_t n, const job_token *token
     return status;
 }
 
+mp_status job_note_token(job *j, const job_token *token, mp_error *err)
+{
+    pthread_mutex_lock(&j->lock);
+    const mp_status status = keep_token(j, token, err);
+    pthread_mutex_unlock(&j->lock);
+    return status;
+}
+
 void job_finish(job *j, job_end end, const mp_error *error)
 {
     mp_error flush_error;

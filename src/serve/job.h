@@ -21,6 +21,7 @@ typedef struct job_params {
     size_t n_stop;
     bool ignore_eos;
     bool logprobs;
+    bool prompt_logprobs;  /* of the prompt's tokens as well, before those of the reply: needs logprobs */
     uint32_t top_logprobs; /* <= JOB_TOP_LOGPROBS_MAX */
     bool skip_white;       /* leave out white space before the reply (SentencePiece chats) */
     uint32_t best, floor;  /* operating points: best <= point <= floor */
@@ -37,7 +38,7 @@ typedef struct job_logprob {
     float logprob;
 } job_logprob;
 
-/* A token of the reply, for logprobs. */
+/* A token of the reply or of the prompt, for logprobs. The first of a prompt has none: NAN. */
 typedef struct job_token {
     job_logprob drawn;
     uint32_t n_top;

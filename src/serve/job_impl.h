@@ -53,6 +53,8 @@ void job_drop(job *j);
 /* What was drawn, `token` >= 0: its bytes become text, its probabilities (NULL: not asked for) are kept. True: the text
  * ends with a stop string. */
 mp_status job_append(job *j, const char *bytes, size_t n, const job_token *token, bool *stopped, mp_error *err);
+/* A token of the prompt. */
+mp_status job_note_token(job *j, const job_token *token, mp_error *err);
 /* What was used so far. */
 void job_show_usage(job *j);
 /* It is over; error only for JOB_FAILED. */

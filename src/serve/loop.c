@@ -42,6 +42,7 @@ static mp_status open_sched(loop *l, mp_error *err)
                                  .slots = l->slots,
                                  .queue = l->p.queue,
                                  .step_tokens = l->step_tokens,
+                                 .step_scored = LOOP_SCORED,
                                  .kv_pages = mp_engine_kv_pages(l->engine, &l->pages_free),
                                  .page_tokens = MP_KV_PAGE,
                                  .ttft_ns = l->p.ttft_ns,
@@ -62,7 +63,7 @@ static mp_status take_memory(loop *l, mp_error *err)
     l->over = calloc(jobs, sizeof(job *));
     l->running = calloc(l->slots, sizeof(job *));
     l->batch = calloc(l->step_tokens, sizeof *l->batch);
-    l->draws = calloc(l->slots, sizeof *l->draws);
+    l->draws = calloc((size_t)l->slots + LOOP_SCORED, sizeof *l->draws);
     l->loss = calloc(l->info->n_points, sizeof *l->loss);
     l->pages = calloc(pages, sizeof *l->pages);
     l->taken = calloc(pages, sizeof *l->taken);
@@ -124,7 +125,7 @@ static void *loop_thread(void *arg)
 static mp_status open_loop(loop *l, mp_error *err)
 {
     mp_engine_params engine = l->p.engine;
-    engine.n_logits = l->slots;
+    engine.n_logits = l->slots + LOOP_SCORED;
     MP_TRY(take_memory(l, err));
     MP_TRY(mp_engine_open(l->p.model, &engine, &l->engine, err));
     MP_TRY(open_sched(l, err));
@@ -262,7 +263,8 @@ static loop_verdict enqueue(loop *l, job *j, uint64_t *retry_ns, mp_error *err)
                                    .floor = p->floor,
                                    .ttft_ns = p->ttft_ns,
                                    .tpot_ns = p->tpot_ns,
-                                   .priority = p->priority};
+                                   .priority = p->priority,
+                                   .scored = p->prompt_logprobs};
     const sched_verdict verdict = sched_submit(l->sched, &request, j->arrival_ns, retry_ns);
     if (verdict == SCHED_QUEUE_FULL) return LOOP_QUEUE_FULL;
     if (verdict == SCHED_NEVER_FITS) {

@@ -6,10 +6,13 @@
 #include "serve/job_impl.h"
 #include "serve/loop.h"
 
-/* The next token of a job, to be drawn beside the others'. */
+enum { LOOP_SCORED = 32 }; /* tokens of prompts a step may hold whose log probabilities are asked for */
+
+/* The next token of a job, to be drawn beside the others', or one of its prompt, to be scored. */
 typedef struct loop_draw {
     job *job;
     const float *logits;
+    bool given; /* of the prompt */
     int32_t token;
     job_token logprobs; /* where they were asked for */
 } loop_draw;
@@ -40,7 +43,7 @@ struct loop {
     job **over;    /* [slots + queue], n_over that ended since the last delivery */
     size_t n_over;
     mp_batch_token *batch; /* [step_tokens] */
-    loop_draw *draws;      /* [slots] */
+    loop_draw *draws;      /* [slots + LOOP_SCORED] */
     double *loss;          /* [n_points] ln(ppl / full's), NAN: not measured */
     uint32_t *pages;       /* [pages of a sequence] ids */
     bool *taken;           /* the same */

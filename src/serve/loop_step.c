@@ -55,7 +55,7 @@ void loop_start_slot(loop *l, size_t item, job *j, uint64_t now_ns)
     j->slot = l->plan.items[item].slot;
     j->used.queue_ns = now_ns - j->arrival_ns;
     metrics_queue(l->p.metrics, j->used.queue_ns);
-    if (l->prefix) start_from_cache(l, item, j);
+    if (l->prefix && !j->params.prompt_logprobs) start_from_cache(l, item, j); /* what is scored has to run */
 }
 
 /* Lets later requests begin with the whole pages that ran. */
@@ -141,8 +141,28 @@ static void draw_one(void *arg, size_t i, unsigned thread)
     const loop *l = arg;
     loop_draw *d = &l->draws[i];
     (void)thread;
-    d->token = mp_sampler_draw(d->job->sampler, d->logits);
+    if (!d->given) d->token = mp_sampler_draw(d->job->sampler, d->logits);
     if (d->job->params.logprobs) find_logprobs(l, d->job, d->logits, d->token, &d->logprobs);
+}
+
+static void take_score(loop_draw *d)
+{
+    job *j = d->job;
+    if (j->ends == JOB_RUNNING && job_note_token(j, &d->logprobs, &j->failure) != MP_OK) j->ends = JOB_FAILED;
+}
+
+/* Each token of a chunk of the prompt scores the next one, and nothing the first. The chunk was the batch from `at`
+ * on. */
+static size_t score_prompt(loop *l, job *j, const sched_item *it, size_t at, loop_draw *out)
+{
+    const uint32_t first = j->n_run - it->n_tokens, n_prompt = (uint32_t)j->params.n_prompt;
+    loop_draw start = {.job = j, .logprobs.drawn = {j->tokens[0], NAN}};
+    size_t n = 0;
+    if (first == 0) take_score(&start);
+    for (uint32_t k = 0; k < it->n_tokens && first + k + 1 < n_prompt; k++)
+        out[n++] = (loop_draw){
+            .job = j, .logits = mp_engine_logits(l->engine, at + k), .given = true, .token = j->tokens[first + k + 1]};
+    return n;
 }
 
 /* A token was drawn; j->ends where it is the last. */
@@ -150,6 +170,7 @@ static void take_token(loop *l, const loop_draw *d, uint64_t now_ns)
 {
     job *j = d->job;
     const int32_t token = d->token;
+    if (j->ends != JOB_RUNNING) return; /* its prompt could not be told */
     mp_sampler_accept(j->sampler, token);
     j->tokens[j->n_tokens++] = token;
     j->used.completion_tokens++;
@@ -184,7 +205,8 @@ static size_t fill_batch(loop *l)
                                              .seq = it->slot,
                                              .pos = j->n_run + k,
                                              .point = it->point,
-                                             .logits = it->samples && k + 1 == it->n_tokens};
+                                             .logits = (it->samples && k + 1 == it->n_tokens) ||
+                                                       (it->prompt && j->params.prompt_logprobs)};
     }
     return n;
 }
@@ -215,18 +237,24 @@ void loop_run(loop *l)
     l->since_ns = end;
     l->took_ns = end - start;
     metrics_step(l->p.metrics, l->plan.predicted_ns, l->took_ns, overhead);
-    size_t at = 0, draws = 0;
+    size_t at = 0, draws = 0, drawn = 0;
     for (size_t i = 0; i < l->plan.n; i++) {
         const sched_item *it = &l->plan.items[i];
         job *j = l->running[it->slot];
         account(l, j, it, at);
+        if (it->prompt && j->params.prompt_logprobs) draws += score_prompt(l, j, it, at, &l->draws[draws]);
         at += it->n_tokens;
         if (!it->samples) continue;
         if (it->prompt && l->prefix) enter_pages(l, j);
         l->draws[draws++] = (loop_draw){.job = j, .logits = mp_engine_logits(l->engine, at - 1)};
+        drawn++;
     }
     mp_engine_for(l->engine, draws, draw_one, l);
-    for (size_t i = 0; i < draws; i++) take_token(l, &l->draws[i], end);
+    for (size_t i = 0; i < draws; i++)
+        if (l->draws[i].given)
+            take_score(&l->draws[i]);
+        else
+            take_token(l, &l->draws[i], end);
     for (size_t i = 0; i < l->plan.n; i++) job_show_usage(l->running[l->plan.items[i].slot]);
-    metrics_drawn(l->p.metrics, draws);
+    metrics_drawn(l->p.metrics, drawn);
 }
