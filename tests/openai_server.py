@@ -80,7 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.event({"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]})
         time.sleep(0.02)
         for i in range(n):
-            self.piece(" word")
+            self.piece(" word" if i > 0 else " w\0rd")
             time.sleep(0.001)
             if n == 13 and i == 3:
                 return None
