@@ -25,7 +25,7 @@ help_commands() { "$moeprism" --help | awk '/^Commands:/ { on = 1; next } /^$/ {
 commands=$(help_commands)
 n=1
 echo "1..$(($(wc -w <<<"$commands") + 1))"
-if found=$(diff <(sort <<<"$commands") <(awk '/^\.Ss [a-z]+$/ { print $2 }' "$page" | sort)) && [ -n "$commands" ]; then
+if found=$(diff <(sort <<<"$commands") <(awk '/^\.Ss [a-z-]+$/ { print $2 }' "$page" | sort)) && [ -n "$commands" ]; then
     echo 'ok 1 - commands'
 else
     printf 'not ok 1 - commands (< help, > manual)\n%s\n' "$found"

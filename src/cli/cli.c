@@ -7,9 +7,9 @@
 #include "cli/progress.h"
 
 const cli_command *const cli_commands[] = {
-    &cmd_info,     &cmd_refactor,   &cmd_eval,    &cmd_run,        &cmd_serve,
-    &cmd_bench,    &cmd_simulate,   &cmd_loadgen, &cmd_export,     &cmd_logits,
-    &cmd_tokenize, &cmd_detokenize, &cmd_synth,   &cmd_completion, NULL,
+    &cmd_info,       &cmd_refactor, &cmd_eval,       &cmd_run,    &cmd_serve,  &cmd_bench,
+    &cmd_cache_sim,  &cmd_simulate, &cmd_loadgen,    &cmd_export, &cmd_logits, &cmd_tokenize,
+    &cmd_detokenize, &cmd_synth,    &cmd_completion, NULL,
 };
 
 static bool pipe_closed; /* the reader of our output has gone */

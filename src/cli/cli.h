@@ -28,8 +28,8 @@ mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp
 enum { CLI_DEFAULT_CTX = 4096 };
 uint32_t cli_context(const mp_model *model, uint32_t asked);
 
-extern const cli_command cmd_bench, cmd_completion, cmd_detokenize, cmd_eval, cmd_export, cmd_info, cmd_loadgen,
-    cmd_logits, cmd_refactor, cmd_run, cmd_serve, cmd_simulate, cmd_synth, cmd_tokenize;
+extern const cli_command cmd_bench, cmd_cache_sim, cmd_completion, cmd_detokenize, cmd_eval, cmd_export, cmd_info,
+    cmd_loadgen, cmd_logits, cmd_refactor, cmd_run, cmd_serve, cmd_simulate, cmd_synth, cmd_tokenize;
 /* All commands in the order of the help text; ends with NULL. */
 extern const cli_command *const cli_commands[];
 
