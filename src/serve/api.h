@@ -67,7 +67,8 @@ struct generation;
 
 /* One API. The functions append to `out` what a client receives. */
 typedef struct api_protocol {
-    const char *id_prefix; /* of the reply's id */
+    const char *id_prefix;      /* of the reply's id */
+    const char *object, *chunk; /* what OpenAI's name a whole reply, an event of a stream; else NULL */
     /* Fills *out, which is zero; false: err. The caller clears *out in any case. */
     bool (*parse)(const api_context *api, const json_t *body, api_request *out, api_error *err);
     /* The whole reply, when every choice has ended. NULL: out of memory. */

@@ -1,8 +1,8 @@
 /* POST /v1/chat/completions, OpenAI's shape. */
 #include <string.h>
 
+#include "serve/api_openai.h"
 #include "serve/api_parts.h"
-#include "serve/generation.h"
 #include "serve/text.h"
 
 static void read_logprobs(const fields *f, api_request *r)
@@ -65,40 +65,21 @@ static json_t *choice_json(const generation *g, size_t i)
                      logprobs_json(g, c->tokens, c->n_tokens), "finish_reason", generation_finish(c));
 }
 
-/* What a reply and every chunk of a stream begin with. */
-static json_t *envelope(const generation *g, const char *object, json_t *choices)
-{
-    json_t *root = json_pack("{s:s, s:s, s:I, s:o, s:s, s:o}", "id", g->id, "object", object, "created",
-                             (json_int_t)g->created_s, "model", text_json(g->api->model_id), "system_fingerprint",
-                             "moeprism-" MP_VERSION, "choices", choices);
-    if (g->request.tier_given) json_object_set_new(root, "service_tier", json_string(tier_name(g->request.tier)));
-    return root;
-}
-
 static json_t *whole(const generation *g)
 {
     json_t *choices = json_array();
     for (size_t i = 0; i < g->n_choices; i++) json_array_append_new(choices, choice_json(g, i));
-    json_t *root = envelope(g, "chat.completion", choices);
-    json_object_set_new(root, "usage", generation_usage_json(g));
-    return root;
+    return openai_reply(g, choices);
 }
 
 /* ---- streams ---- */
 
-static void chunk(const generation *g, json_t *choices, json_t *usage, buffer *out)
-{
-    json_t *root = envelope(g, "chat.completion.chunk", choices);
-    if (g->request.include_usage) json_object_set_new(root, "usage", usage != NULL ? usage : json_null());
-    event_add(out, NULL, root);
-}
-
 static void delta(const generation *g, size_t i, json_t *content, json_t *logprobs, const char *finish, buffer *out)
 {
-    chunk(g,
-          json_pack("[{s:i, s:o, s:o, s:s?}]", "index", (int)i, "delta", content, "logprobs", logprobs, "finish_reason",
-                    finish),
-          NULL, out);
+    openai_chunk(g,
+                 json_pack("[{s:i, s:o, s:o, s:s?}]", "index", (int)i, "delta", content, "logprobs", logprobs,
+                           "finish_reason", finish),
+                 out);
 }
 
 static void open_stream(const generation *g, buffer *out)
@@ -116,26 +97,16 @@ static void piece_event(const generation *g, size_t i, const job_piece *piece, b
     if (piece->end != JOB_RUNNING) delta(g, i, json_object(), json_null(), generation_finish(&g->choices[i]), out);
 }
 
-static void close_stream(const generation *g, buffer *out)
-{
-    if (g->request.include_usage) chunk(g, json_array(), generation_usage_json(g), out);
-    buffer_text(out, "data: [DONE]\n\n");
-}
-
-static void broken(const api_error *err, buffer *out)
-{
-    event_add(out, NULL, api_error_openai(err));
-    buffer_text(out, "data: [DONE]\n\n");
-}
-
 const api_protocol api_chat = {
     .id_prefix = "chatcmpl-",
+    .object = "chat.completion",
+    .chunk = "chat.completion.chunk",
     .parse = parse,
     .whole = whole,
     .open = open_stream,
     .piece = piece_event,
-    .close = close_stream,
+    .close = openai_close,
     .heartbeat = ": waiting\n\n",
-    .broken = broken,
+    .broken = openai_broken,
     .error = api_error_openai,
 };

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "serve/api_openai.h"
 #include "serve/api_parts.h"
-#include "serve/generation.h"
 #include "serve/text.h"
 
 enum { DEFAULT_MAX_TOKENS = 16 }; /* OpenAI's */
@@ -87,15 +87,6 @@ static json_t *choice_json(size_t i, json_t *text, json_t *logprobs, const char 
                      finish);
 }
 
-static json_t *envelope(const generation *g, json_t *choices)
-{
-    json_t *root = json_pack("{s:s, s:s, s:I, s:o, s:s, s:o}", "id", g->id, "object", "text_completion", "created",
-                             (json_int_t)g->created_s, "model", text_json(g->api->model_id), "system_fingerprint",
-                             "moeprism-" MP_VERSION, "choices", choices);
-    if (g->request.tier_given) json_object_set_new(root, "service_tier", json_string(tier_name(g->request.tier)));
-    return root;
-}
-
 static json_t *whole_text(const generation *g, size_t i)
 {
     const api_prompt *prompt = prompt_of(g, i);
@@ -115,16 +106,7 @@ static json_t *whole(const generation *g)
         json_array_append_new(choices, choice_json(i, whole_text(g, i), logprobs_json(g, c->tokens, c->n_tokens, 0),
                                                    generation_finish(c)));
     }
-    json_t *root = envelope(g, choices);
-    json_object_set_new(root, "usage", generation_usage_json(g));
-    return root;
-}
-
-static void chunk(const generation *g, json_t *choices, json_t *usage, buffer *out)
-{
-    json_t *root = envelope(g, choices);
-    if (g->request.include_usage) json_object_set_new(root, "usage", usage != NULL ? usage : json_null());
-    event_add(out, NULL, root);
+    return openai_reply(g, choices);
 }
 
 static void open_stream(const generation *g, buffer *out)
@@ -133,7 +115,7 @@ static void open_stream(const generation *g, buffer *out)
         const api_prompt *prompt = prompt_of(g, i);
         if (prompt->text == NULL) continue;
         json_t *text = text_json_n(prompt->text, prompt->text_len);
-        chunk(g, json_pack("[o]", choice_json(i, text, json_null(), NULL)), NULL, out);
+        openai_chunk(g, json_pack("[o]", choice_json(i, text, json_null(), NULL)), out);
     }
 }
 
@@ -144,29 +126,19 @@ static void piece_event(const generation *g, size_t i, const job_piece *piece, b
     for (size_t k = 0; k < piece->n_tokens; k++)
         json_decref(token_text(g->api->model, piece->tokens[k].drawn.token, &c->text_offset));
     const char *finish = piece->end != JOB_RUNNING ? generation_finish(c) : NULL;
-    chunk(g, json_pack("[o]", choice_json(i, text_json_n(piece->text, piece->len), logprobs, finish)), NULL, out);
-}
-
-static void close_stream(const generation *g, buffer *out)
-{
-    if (g->request.include_usage) chunk(g, json_array(), generation_usage_json(g), out);
-    buffer_text(out, "data: [DONE]\n\n");
-}
-
-static void broken(const api_error *err, buffer *out)
-{
-    event_add(out, NULL, api_error_openai(err));
-    buffer_text(out, "data: [DONE]\n\n");
+    openai_chunk(g, json_pack("[o]", choice_json(i, text_json_n(piece->text, piece->len), logprobs, finish)), out);
 }
 
 const api_protocol api_completions = {
     .id_prefix = "cmpl-",
+    .object = "text_completion",
+    .chunk = "text_completion",
     .parse = parse,
     .whole = whole,
     .open = open_stream,
     .piece = piece_event,
-    .close = close_stream,
+    .close = openai_close,
     .heartbeat = ": waiting\n\n",
-    .broken = broken,
+    .broken = openai_broken,
     .error = api_error_openai,
 };
