@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2016 # variables of jq and of an inner shell
 # Is the quality that a server under load delivers the quality that it accounts for? Held-out text goes to the elastic server
 # as prompts to be scored (/v1/completions with echo and logprobs: teacher forcing), with floors of all kinds, first few at a
 # time, then more than there are slots, so that it runs at mixed points; and once more all of it at full. What the text's
@@ -53,7 +54,6 @@ requests '{min_compute: [1, 0.75, 0.5, 0.25, 0.125][$i % 5]}' >"$dir/mixed"
 
 # serve NAME SIDE FROM TO: lines FROM to TO of file NAME, SIDE at a time; replies land in $dir/NAME.LINE.
 serve() {
-    # shellcheck disable=SC2016 # for the inner shell
     seq "$3" "$4" | xargs -P "$2" -I LINE sh -c 'sed -n "LINE p" "$1/$2" | curl -sf "$3/v1/completions" --data-binary @- -o "$1/$2.LINE"' \
         serve "$dir" "$1" "$url"
 }

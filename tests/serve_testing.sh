@@ -1,9 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # what it leaves in variables is for those who source it
 # For scripts that test the server: starting one, asking it, ending it. To be sourced; sets $dir and cleans up at exit.
-moeprism=${MOEPRISM:-build/moeprism}
-model=models/demo-olmoe-q8_0.gguf
-dir=$(mktemp -d)
+. tests/testing.sh
 started=() # in the background: servers and clients
 clean_up() {
     if [ ${#started[@]} -gt 0 ]; then { kill -9 "${started[@]}" && wait "${started[@]}"; } 2>/dev/null; fi
@@ -21,23 +19,6 @@ cat >"$dir/cost.json" <<END
           "context": 100, "logits": 2e5, "cache": 1e3}},
  "ladder": [{"share": 1, "loss": 0}]}
 END
-
-n=0
-report() { # $1: "true" if it holds, $2: the test's name
-    n=$((n + 1))
-    if [ "$1" = true ]; then
-        echo "ok $n - $2"
-    else
-        echo "not ok $n - $2"
-        sed 's/^/# out: /' "$dir/out" 2>/dev/null | head -n 10
-        sed 's/^/# server: /' "$dir/server.err" "$dir/refusal" 2>/dev/null | head -n 10
-    fi
-}
-check() { # $1: name, then a command that must succeed
-    local name=$1
-    shift
-    if "$@"; then report true "$name"; else report false "$name"; fi
-}
 
 # start OPTIONS: a server on a free port; leaves $url and $pid. Its step times come from a file: nothing is measured.
 start() {

@@ -2,24 +2,7 @@
 # run --chat: one message, a conversation by lines, what is kept between turns, what is refused.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-moeprism=${MOEPRISM:-build/moeprism}
-model=models/demo-olmoe-q8_0.gguf
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-
-n=0
-check() { # $1: name, then a command that must succeed
-    local name=$1
-    shift
-    n=$((n + 1))
-    if "$@"; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        sed 's/^/# out: /' "$dir/out" | head -n 10
-        sed 's/^/# err: /' "$dir/err" | head -n 10
-    fi
-}
+. tests/testing.sh
 
 # chat ARGUMENTS: standard input is the conversation; leaves status, out and err.
 chat() {

@@ -3,12 +3,11 @@
 # servers that are not there. Needs python3 for the server.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-moeprism=${MOEPRISM:-build/moeprism}
+. tests/testing.sh
 if ! command -v python3 >/dev/null; then
     printf '1..1\nok 1 # SKIP python3 is not there: it runs the scripted server\n'
     exit 0
 fi
-dir=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
 
@@ -19,19 +18,6 @@ for ((i = 0; i < 200; i++)); do
     sleep 0.1
 done
 url=http://127.0.0.1:$(cat "$dir/port")
-
-n=0
-check() { # name, then a command that must succeed
-    local name=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$dir/check" 2>&1; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$dir/check" "$dir/out" "$dir/err" | head -n 30
-    fi
-}
 
 run() {
     : >"$dir/log"

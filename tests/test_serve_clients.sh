@@ -20,7 +20,7 @@ cp tests/openai/package.json tests/openai/package-lock.json tests/openai/clients
 printf 'a-key\n' >"$dir/keys"
 start --chat-template chatml --api-key-file "$dir/keys" --slots 4 || {
     echo "1..1"
-    report false 'the server starts'
+    check 'the server starts' false
     exit 1
 }
 node "$build/clients.mjs" "$url" a-key

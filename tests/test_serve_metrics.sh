@@ -4,8 +4,6 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . tests/serve_testing.sh
 
-# The command's output is what a failure shows.
-shown() { "$@" >"$dir/out" 2>&1; }
 skip() {
     n=$((n + 1))
     echo "ok $n - $1 # SKIP $2"
@@ -111,17 +109,17 @@ ends_well() { stop && [ "$status" -eq 0 ]; }
 
 check 'a server starts' start --context 256 --slots 2
 check 'requests and metrics are answered' use_server
-check 'requests are counted by outcome' shown counts_requests
-check 'tokens and times are counted' shown counts_tokens
+check 'requests are counted by outcome' counts_requests
+check 'tokens and times are counted' counts_tokens
 check 'requests end in all ways' ends_of_all_kinds
-check 'each is counted once' shown counts_each_request_once
-check 'every metric has a help text' shown every_family_has_help
-check 'docs/serving.md describes exactly these metrics' shown document_agrees
-check 'docs/grafana.json shows exactly these metrics' shown dashboard_agrees
-check 'the dashboard is sound' shown dashboard_is_sound
+check 'each is counted once' counts_each_request_once
+check 'every metric has a help text' every_family_has_help
+check 'docs/serving.md describes exactly these metrics' document_agrees
+check 'docs/grafana.json shows exactly these metrics' dashboard_agrees
+check 'the dashboard is sound' dashboard_is_sound
 if command -v promtool >/dev/null; then
-    check 'promtool check metrics' shown promtool_is_content
-    check 'promtool reads the queries of the dashboard' shown queries_parse
+    check 'promtool check metrics' promtool_is_content
+    check 'promtool reads the queries of the dashboard' queries_parse
 else
     skip 'promtool check metrics' 'no promtool (scripts/deps.sh test installs it)'
     skip 'promtool reads the queries of the dashboard' 'no promtool (scripts/deps.sh test installs it)'

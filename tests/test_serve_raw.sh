@@ -11,7 +11,7 @@ if ! command -v python3 >/dev/null; then
 fi
 start --chat-template chatml --timeout 2 || {
     echo '1..1'
-    report false 'the server starts'
+    check 'the server starts' false
     exit 1
 }
 python3 tests/serve_raw.py "$url" "$pid" "$moeprism" "$model"

@@ -4,22 +4,7 @@
 # shellcheck disable=SC2016 # awk programs
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-moeprism=${MOEPRISM:-build/moeprism}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-
-n=0
-check() { # name, then a command that must succeed
-    local name=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$dir/check" 2>&1; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$dir/check" "$dir/out" "$dir/err" | head -n 30
-    fi
-}
+. tests/testing.sh
 run() {
     "$moeprism" "$@" >"$dir/out" 2>"$dir/err" </dev/null
     status=$?
