@@ -162,6 +162,24 @@ static void check_layer(const mp_model *from, const mp_model *to, uint32_t layer
     }
 }
 
+/* How often sub-experts run near half of the compute adds up to that budget, and differs between them. */
+static void check_use(const mp_model *m, uint32_t layer)
+{
+    const moe_shape *s = &m->moe[layer].shape;
+    const float *use = m->moe[layer].w.use;
+    const uint32_t subs = s->n_parts * s->n_experts;
+    double sum = 0, first = 0, most = 0;
+    assert_non_null(use);
+    for (uint32_t i = 0; i < subs; i++) {
+        sum += (double)use[i];
+        first += i % s->n_parts ? 0 : (double)use[i];
+        most = fmax(most, (double)use[i]);
+    }
+    assert_true(fabs(sum / moe_full_budget(s) - 0.5) < 0.06);
+    assert_true(first > 1.2 * sum / s->n_parts); /* the first of an expert matters most */
+    assert_true(most > 2 * sum / subs && most <= 1);
+}
+
 static void test_artifact_holds_what_the_format_says(void **state)
 {
     (void)state;
@@ -175,7 +193,10 @@ static void test_artifact_holds_what_the_format_says(void **state)
     mp_model *from = open_model(DEMO), *to = open_model(in_dir("a.gguf"));
     const mp_model_info *info = mp_model_get_info(to);
     check_copied_tensors(from->file, to->file);
-    for (uint32_t l = 0; l < info->n_layers; l++) check_layer(from, to, l);
+    for (uint32_t l = 0; l < info->n_layers; l++) {
+        check_layer(from, to, l);
+        check_use(to, l);
+    }
     assert_int_equal(gguf_alignment(to->file), 4096);
     assert_int_equal(info->n_parts, 32);
     assert_true(info->n_points >= 12);
@@ -343,23 +364,54 @@ static void test_bad_input_is_refused(void **state)
     free(odd);
 }
 
+/* a.gguf with the bytes at `find` [n] + skip changed into others. */
+static const char *changed_artifact(const char *find, size_t skip, const void *bytes, size_t n)
+{
+    mp_error err;
+    char *data;
+    size_t len;
+    assert_ok(file_read(in_dir("a.gguf"), &data, &len, &err), &err);
+    char *at = memmem(data, len, find, strlen(find));
+    assert_non_null(at);
+    memcpy(at + skip, bytes, n);
+    FILE *f = fopen(in_dir("changed.gguf"), "wb");
+    assert_int_equal(fwrite(data, 1, len, f), len);
+    fclose(f);
+    free(data);
+    return in_dir("changed.gguf");
+}
+
+/* Artifacts from before uses were recorded open as ever; uses that are no shares are refused. */
+static void test_uses_may_be_missing_but_not_wrong(void **state)
+{
+    (void)state;
+    mp_error err;
+    mp_model *m = open_model(changed_artifact("blk.0.ffn_subs_use", 14, "xxx", 3));
+    assert_null(m->moe[0].w.use);
+    assert_non_null(m->moe[1].w.use);
+    mp_model_close(m);
+    m = open_model(in_dir("a.gguf"));
+    const gguf_tensor *t = gguf_find_tensor(m->file, "blk.2.ffn_subs_use.weight");
+    int part;
+    uint64_t offset;
+    assert_true(gguf_locate(m->file, t->data, &part, &offset));
+    mp_model_close(m);
+    const float wrong[] = {NAN, -0.5F, 1.5F};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const char *path = changed_artifact("GGUF", (size_t)offset, &wrong[i], sizeof wrong[i]);
+        assert_int_equal(mp_model_open(path, NULL, &m, &err), MP_E_FORMAT);
+        assert_non_null(strstr(err.message, "blk.2.ffn_subs_use.weight"));
+    }
+}
+
 /* An artifact of a newer version says so instead of being misread. */
 static void test_newer_artifacts_are_refused(void **state)
 {
     (void)state;
     mp_error err;
-    char *data;
-    size_t len;
     mp_model *m;
-    assert_ok(file_read(in_dir("a.gguf"), &data, &len, &err), &err);
-    char *key = memmem(data, len, "moeprism.version", 16);
-    assert_non_null(key);
-    key[16 + 4]++; /* past the type word */
-    FILE *f = fopen(in_dir("newer.gguf"), "wb");
-    assert_int_equal(fwrite(data, 1, len, f), len);
-    fclose(f);
-    free(data);
-    assert_int_equal(mp_model_open(in_dir("newer.gguf"), NULL, &m, &err), MP_E_UNSUPPORTED);
+    const char *path = changed_artifact("moeprism.version", 16 + 4, "\2", 1); /* past the type word */
+    assert_int_equal(mp_model_open(path, NULL, &m, &err), MP_E_UNSUPPORTED);
     assert_non_null(strstr(err.message, "version 2"));
 }
 
@@ -373,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_threads_do_not_change_a_byte),
         cmocka_unit_test(test_an_interrupted_run_goes_on),
         cmocka_unit_test(test_bad_input_is_refused),
+        cmocka_unit_test(test_uses_may_be_missing_but_not_wrong),
         cmocka_unit_test(test_newer_artifacts_are_refused),
     };
     return cmocka_run_group_tests_name("refactor", tests, setup, teardown);

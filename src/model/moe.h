@@ -63,6 +63,8 @@ typedef struct moe_weights {
     tensor probe_in;         /* [d, r] */
     tensor probe;            /* [r or d, N*E] */
     const float *probe_bias; /* [N*E] */
+    /* share of the calibration tokens that ran each sub-expert, at the rung nearest half of the compute */
+    const float *use; /* [N*E]; NULL: not recorded */
 } moe_weights;
 
 /* A SwiGLU block that every token runs whole: a dense layer, or the shared experts beside the routed ones. */

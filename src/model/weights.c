@@ -177,6 +177,21 @@ static mp_status load_probe(mp_model *m, uint32_t l, mp_error *err)
     return MP_OK;
 }
 
+/* Shares, which order sub-experts where something must stay in memory. */
+static mp_status load_use(mp_model *m, uint32_t l, mp_error *err)
+{
+    const uint32_t subs = m->info.n_parts * m->hp.n_experts;
+    tensor use = {0};
+    MP_TRY(bind_row(m, l, "ffn_subs_use.weight", subs, false, &use, err));
+    const float *shares = (const float *)use.data;
+    for (uint32_t i = 0; shares && i < subs; i++)
+        if (!(shares[i] >= 0 && shares[i] <= 1))
+            return status_fail(err, MP_E_FORMAT, "%s: tensor blk.%u.ffn_subs_use.weight holds %g, not a share",
+                               gguf_path(m->file), l, (double)shares[i]);
+    m->moe[l].w.use = shares;
+    return MP_OK;
+}
+
 static mp_status load_split(mp_model *m, uint32_t l, mp_error *err)
 {
     const moe_shape *s = &m->moe[l].shape;
@@ -186,6 +201,7 @@ static mp_status load_split(mp_model *m, uint32_t l, mp_error *err)
                       err));
     MP_TRY(bind_layer(m, l, "ffn_down_subs.weight", (want){s->tile, s->part_width * tiles, subs, false}, true,
                       &w->down_t, err));
+    MP_TRY(load_use(m, l, err));
     return m->moe[l].gate == MP_GATE_PROBE ? load_probe(m, l, err) : MP_OK;
 }
 

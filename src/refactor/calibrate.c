@@ -1,5 +1,5 @@
-/* Thresholds and gains of a split layer, on a sample of its calibration tokens, computed by the very kernels that will
- * serve it: the layer is laid out in memory as the artifact will hold it. */
+/* Thresholds, uses and gains of a split layer, on a sample of its calibration tokens, computed by the very kernels that
+ * will serve it: the layer is laid out in memory as the artifact will hold it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +229,43 @@ static mp_status find_gains(calibration *c, mp_error *err)
     return MP_OK;
 }
 
+/* ---- use ---- */
+
+static uint32_t half_point(const refactor *r)
+{
+    const double half = moe_full_budget(&r->split) / 2.0;
+    uint32_t best = 0;
+    for (uint32_t p = 1; p < r->n_points; p++)
+        if (fabs(r->budgets[p] - half) < fabs(r->budgets[best] - half)) best = p;
+    return best;
+}
+
+/* How often each sub-expert runs where the budget binds and is still large. It tells a cache what to keep, so all
+ * tokens count, those that the gate was fitted on too: they are like any others in what they are about. */
+static mp_status count_use(calibration *c, mp_error *err)
+{
+    refactor *r = c->r;
+    const moe_shape *s = &r->split;
+    const size_t chunks = chunks_for(r->n_tokens, THRESHOLD_TOKENS), full = moe_full_budget(s);
+    const uint32_t point = half_point(r);
+    size_t tokens = 0;
+    refactor_stage(r);
+    for (size_t i = 0; i < chunks; i++) {
+        const size_t n = take_chunk(c, 0, r->n_tokens, i, chunks);
+        for (size_t t = 0; t < n; t++) c->points[t] = point;
+        moe_exec_select(&c->exec, &c->layer, c->points, n);
+        for (size_t t = 0; t < n; t++)
+            for (uint32_t k = 0; k < c->exec.n_run[t]; k++) {
+                const uint32_t run = c->exec.run[t * full + k];
+                c->out->use[c->exec.experts[t * s->n_used + run / s->n_parts] * s->n_parts + run % s->n_parts]++;
+            }
+        tokens += n;
+        MP_TRY(refactor_progress(r, "use", "tokens", tokens, chunks * CHUNK, err));
+    }
+    for (size_t i = 0; i < refactor_subs(r); i++) c->out->use[i] /= (float)tokens;
+    return MP_OK;
+}
+
 /* ---- the layer ---- */
 
 static void keep(calibration *c)
@@ -261,6 +298,7 @@ mp_status calibrate_layer(refactor *r, layer_result *out, mp_error *err)
         refactor_stage(r);
         status = find_thresholds(&c, err);
     }
+    if (!status) status = count_use(&c, err);
     if (!status) status = find_gains(&c, err);
     if (!status) keep(&c);
     arena_clear(&c.memory);

@@ -24,6 +24,7 @@ typedef struct layer_result {
     uint8_t *probe;    /* [N*E] rows of rank (or d), NULL unless the gate is a probe */
     uint8_t *probe_in; /* [rank] rows of d, NULL where not factorised */
     float *probe_bias; /* [N*E] */
+    float *use;        /* [N*E] share of calibration tokens that run it near half of the compute */
     float *tau, *gain; /* [n_points] */
     mp_refactor_layer report;
 } layer_result;

@@ -18,6 +18,7 @@
 #define KEY_PROBE       "resume.probe"
 #define KEY_PROBE_IN    "resume.probe_in"
 #define KEY_PROBE_BIAS  "resume.probe_bias"
+#define KEY_USE         "resume.use"
 
 #define PATH_CAP 4096
 
@@ -61,7 +62,8 @@ mp_status layer_result_alloc(const refactor *r, layer_result *l, mp_error *err)
     l->probe = calloc(1, probe_bytes(r, l) + 1);
     l->probe_in = calloc(1, probe_in_bytes(r, l) + 1);
     l->probe_bias = calloc(refactor_subs(r), sizeof *l->probe_bias);
-    if (l->order && l->tau && l->gain && l->probe && l->probe_in && l->probe_bias) return MP_OK;
+    l->use = calloc(refactor_subs(r), sizeof *l->use);
+    if (l->order && l->tau && l->gain && l->probe && l->probe_in && l->probe_bias && l->use) return MP_OK;
     return status_no_memory(err, neurons * sizeof *l->order, "a layer's result");
 }
 
@@ -73,6 +75,7 @@ void layer_result_clear(layer_result *l)
     free(l->probe);
     free(l->probe_in);
     free(l->probe_bias);
+    free(l->use);
     *l = (layer_result){0};
 }
 
@@ -88,6 +91,7 @@ static mp_status put_layer(gguf_writer *w, const refactor *r, const layer_result
     MP_TRY(gguf_set_array(w, KEY_REPORT, GGUF_U8, &l->report, sizeof l->report, err));
     MP_TRY(gguf_set_array(w, KEY_PROBE, GGUF_U8, l->probe, probe_bytes(r, l), err));
     MP_TRY(gguf_set_array(w, KEY_PROBE_IN, GGUF_U8, l->probe_in, probe_in_bytes(r, l), err));
+    MP_TRY(gguf_set_array(w, KEY_USE, GGUF_F32, l->use, refactor_subs(r), err));
     return gguf_set_array(w, KEY_PROBE_BIAS, GGUF_F32, l->probe_bias, refactor_subs(r), err);
 }
 
@@ -150,6 +154,7 @@ static mp_status load_layer(const refactor *r, const char *path, layer_result *l
                       get_array(g, KEY_REPORT, &l->report, sizeof l->report) &&
                       get_array(g, KEY_PROBE, l->probe, probe_bytes(r, l)) &&
                       get_array(g, KEY_PROBE_IN, l->probe_in, probe_in_bytes(r, l)) &&
+                      get_array(g, KEY_USE, l->use, refactor_subs(r) * sizeof *l->use) &&
                       get_array(g, KEY_PROBE_BIAS, l->probe_bias, refactor_subs(r) * sizeof *l->probe_bias);
     gguf_close(g);
     if (good) return MP_OK;

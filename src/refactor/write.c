@@ -150,6 +150,7 @@ static mp_status add_layer(const artifact *a, unsigned layer, mp_error *err)
         MP_TRY(add(a, layer, "ffn_probe.weight", l->probe_type, r->gate_rank ? r->gate_rank : s->d, subs, 0, err));
         MP_TRY(add(a, layer, "ffn_probe.bias", DTYPE_F32, subs, 0, 0, err));
     }
+    MP_TRY(add(a, layer, "ffn_subs_use.weight", DTYPE_F32, subs, 0, 0, err));
     return add(a, layer, "ffn_perm", MODEL_TYPE_I32, s->width, s->n_experts, 0, err);
 }
 
@@ -189,6 +190,7 @@ static mp_status write_layer(const artifact *a, uint32_t layer, mp_error *err)
         MP_TRY(gguf_writer_data(a->w, l->probe, subs * dtype_row_bytes(l->probe_type, cols), err));
         MP_TRY(gguf_writer_data(a->w, l->probe_bias, subs * sizeof *l->probe_bias, err));
     }
+    MP_TRY(gguf_writer_data(a->w, l->use, refactor_subs(r) * sizeof *l->use, err));
     return gguf_writer_data(a->w, l->order, (size_t)r->split.n_experts * r->split.width * sizeof *l->order, err);
 }
 
