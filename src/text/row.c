@@ -148,32 +148,40 @@ typedef struct passes {
     size_t (*collect)(const float *, uint32_t, const float *, float, float, candidate *);
 } passes;
 
-#define PASSES(name, attributes)                                                                                       \
-    attributes static float largest_##name(const float *x, uint32_t n, float *largest)                                 \
+#ifdef __x86_64__
+#define FOR(isa) __attribute__((target(isa)))
+#else
+#define FOR(isa)
+#endif
+
+#define PASSES(name, isa)                                                                                              \
+    FOR(isa) static float largest_##name(const float *x, uint32_t n, float *largest)                                   \
     {                                                                                                                  \
         return largest_body(x, n, largest);                                                                            \
     }                                                                                                                  \
-    attributes static double sums_##name(const float *x, uint32_t n, const float *largest, float top,                  \
-                                         float temperature, row_cut cut, double *sums)                                 \
+    FOR(isa)                                                                                                           \
+    static double sums_##name(const float *x, uint32_t n, const float *largest, float top, float temperature,          \
+                              row_cut cut, double *sums)                                                               \
     {                                                                                                                  \
         return sums_body(x, n, largest, top, temperature, cut, sums);                                                  \
     }                                                                                                                  \
-    attributes static void masses_##name(const float *x, uint32_t n, const float *largest, float top, float low,       \
-                                         double *bins)                                                                 \
+    FOR(isa)                                                                                                           \
+    static void masses_##name(const float *x, uint32_t n, const float *largest, float top, float low, double *bins)    \
     {                                                                                                                  \
         masses_body(x, n, largest, top, low, bins);                                                                    \
     }                                                                                                                  \
-    attributes static size_t collect_##name(const float *x, uint32_t n, const float *largest, float least, float most, \
-                                            candidate *out)                                                            \
+    FOR(isa)                                                                                                           \
+    static size_t collect_##name(const float *x, uint32_t n, const float *largest, float least, float most,            \
+                                 candidate *out)                                                                       \
     {                                                                                                                  \
         return collect_body(x, n, largest, least, most, out);                                                          \
     }                                                                                                                  \
     static const passes passes_##name = {largest_##name, sums_##name, masses_##name, collect_##name};
 
-PASSES(any, )
+PASSES(any, "sse2")
 #ifdef __x86_64__
-PASSES(avx2, __attribute__((target("avx2"))))
-PASSES(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+PASSES(avx2, "avx2")
+PASSES(avx512, "avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 
 static const passes *chosen(void)
