@@ -3,7 +3,7 @@
 #include "testing.h"
 
 #include "base/rng.h"
-#include "text/row.c"
+#include "text/row.c" /* NOLINT(bugprone-suspicious-include): see above */
 
 enum { MOST = 5 * ROW_BLOCK, BLOCKS = 5 };
 
