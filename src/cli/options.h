@@ -114,6 +114,13 @@ extern const char *const cli_kv_types[];
             false                                                                                                      \
     }
 
+/* A command's own field. */
+#define CLI_OPTION_OVERRIDE_EXPERTS(offset)                                                                            \
+    {                                                                                                                  \
+        "override-experts", 0, OPTION_U32, offset, "K",                                                                \
+            "run K experts per token instead of the model's number; whole models only", 1, 65536, NULL, false          \
+    }
+
 #define CLI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 typedef enum options_result { OPTIONS_OK, OPTIONS_HELP, OPTIONS_ERROR } options_result;
