@@ -214,7 +214,8 @@ static void test_prompts(void **state)
     assert_non_null(r.prompts[1].text);
     api_request_clear(&r);
     r = good(&api_completions, "{\"prompt\":[9,8,7],\"logprobs\":0}");
-    assert_true(r.n_prompts == 1 && r.prompts[0].n == 3 && r.prompts[0].text == NULL && r.logprobs && !r.prompt_logprobs);
+    assert_true(r.n_prompts == 1 && r.prompts[0].n == 3 && r.prompts[0].text == NULL && r.logprobs &&
+                !r.prompt_logprobs);
     api_request_clear(&r);
     r = good(&api_completions, "{\"prompt\":[9,8,7],\"logprobs\":0,\"echo\":true}");
     assert_true(r.logprobs && r.prompt_logprobs && r.top_logprobs == 0);
