@@ -16,6 +16,7 @@ enum { CTX = 256, SLOTS = 4, NEVER = INT32_MAX };
 /* ---- the engine ---- */
 
 static atomic_int steps_until_failure; /* NEVER: all go well */
+static atomic_int failures_told;
 
 mp_status __real_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
 mp_status __wrap_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
@@ -54,6 +55,12 @@ static void on_ready(void *user)
     pthread_mutex_unlock(&server.lock);
 }
 
+static void on_failure(void *user, const mp_error *err)
+{
+    (void)user;
+    if (strcmp(err->message, "layer 3: cannot read sub-expert 17: the disk is gone") == 0) failures_told++;
+}
+
 static void *run_server(void *user)
 {
     const serve_params params = {
@@ -73,6 +80,7 @@ static void *run_server(void *user)
         .grace_s = 600,
         .stop_fd = server.stop[0],
         .ready = on_ready,
+        .failed = on_failure,
     };
     mp_error err;
     (void)user;
@@ -220,6 +228,7 @@ static void test_counts(void **state)
     expect("/metrics", NULL, OK, "moeprism_requests_total{outcome=\"cancelled\"} 0\n");
     expect("/metrics", NULL, OK, "moeprism_requests_total{outcome=\"length\"} 4\n");
     expect("/metrics", NULL, OK, "moeprism_kv_pages_used 0\n");
+    assert_int_equal(failures_told, 9);
 }
 
 int main(void)

@@ -67,6 +67,12 @@ static void tell_ready(void *user)
     fflush(stdout);
 }
 
+static void tell_failure(void *user, const mp_error *err)
+{
+    (void)user;
+    fprintf(stderr, "moeprism: a step failed, and the requests in it: %s\n", err->message);
+}
+
 static mp_status run_until_told(serve_params *p, mp_error *err)
 {
     int ends[2];
@@ -108,6 +114,7 @@ static mp_status serve_model(const mp_model *model, const serve_options *o, cons
                       .timeout_s = o->timeout,
                       .grace_s = o->grace,
                       .ready = tell_ready,
+                      .failed = tell_failure,
                       .user = l};
     MP_TRY(store_options_apply(&o->store, model, &p.engine, err));
     if (o->store.plan) return store_options_print_plan(model, &p.engine, err);

@@ -18,6 +18,9 @@ typedef struct loop_params {
     cost_model cost;
     bool no_prefix_cache;
     metrics *metrics; /* borrowed */
+    /* A step failed, and all requests in it. The loop's thread, no lock held; NULL: nobody wants to know. */
+    void (*failed)(void *user, const mp_error *err);
+    void *user;
 } loop_params;
 
 typedef enum loop_verdict {

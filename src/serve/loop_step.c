@@ -220,6 +220,7 @@ static void fail_all(loop *l, const mp_error *err)
         j->failure = *err;
     }
     l->plan.n = 0; /* it did not run */
+    if (l->p.failed) l->p.failed(l->p.user, err);
     l->since_ns = clock_now_ns();
 }
 

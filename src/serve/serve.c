@@ -113,7 +113,9 @@ static mp_status open_loop(server *s, mp_error *err)
                                 .max_wait_ns = p->max_wait_ns,
                                 .cost = p->cost,
                                 .no_prefix_cache = p->no_prefix_cache,
-                                .metrics = s->metrics};
+                                .metrics = s->metrics,
+                                .failed = p->failed,
+                                .user = p->user};
     return loop_open(&params, &s->loop, err);
 }
 

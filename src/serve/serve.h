@@ -21,8 +21,9 @@ typedef struct serve_params {
     listener *listener; /* closed by serve_run() */
     uint64_t max_body;
     uint32_t connections, timeout_s, grace_s;
-    int stop_fd;               /* does not block; borrowed */
-    void (*ready)(void *user); /* called once, when requests are answered */
+    int stop_fd;                                     /* does not block; borrowed */
+    void (*ready)(void *user);                       /* called once, when requests are answered */
+    void (*failed)(void *user, const mp_error *err); /* loop.h */
     void *user;
 } serve_params;
 
