@@ -74,8 +74,8 @@ static double belady_value(const world *w, uint32_t slot)
     return -(double)w->n_future;
 }
 
-/* Of rounds, as told by the uses so far: their mean length and how far the last one has been passed. */
-static void rounds_of(const world *w, double *length, uint64_t *passed)
+/* Of rounds, as told by the uses so far: their number, their mean length and how far the last one has been passed. */
+static uint64_t rounds_of(const world *w, double *length, uint64_t *passed)
 {
     uint64_t used[KEYS] = {0}, began = 0, rounds = 0;
     *length = 0;
@@ -84,25 +84,29 @@ static void rounds_of(const world *w, double *length, uint64_t *passed)
         const uint64_t last = used[w->uses[turn]];
         if (last > began) {
             const double weight = rounds < 2 ? 1 : 1.0 / (double)(rounds < 16 ? rounds : 16);
-            *length = *length * (1 - weight) + (double)(turn - began) * weight;
+            const double counts = rounds < 2 ? INFINITY : 1.25 * *length;
+            *length = *length * (1 - weight) + fmin((double)(turn - began), counts) * weight;
             rounds++;
             began = turn;
         }
         if (last > *passed && (double)(turn - last) > *length / 2) *passed = last;
         used[w->uses[turn]] = turn + 1;
     }
+    return rounds;
 }
 
 static double lfru_value(const world *w, uint32_t slot)
 {
     double length, frequency = 0;
     uint64_t passed;
-    rounds_of(w, &length, &passed);
+    const uint64_t rounds = rounds_of(w, &length, &passed);
     const uint64_t last = last_use(w, slot) + 1;
     for (size_t i = 0; i < w->turn; i++)
         if (w->uses[i] == w->key_of[slot]) frequency += exp2(((double)(i + 1) - (double)w->turn) / (8.0 * KEYS));
+    const bool enough = w->n_slots >= 0.8 * length, loosely = w->n_slots > 1.05 * length;
+    if (rounds < 8 || (enough && !loosely)) return (double)last;
     const bool stale = last < passed || (length > 0 && (double)(w->turn - last) > length);
-    return stale ? frequency : 1e6 + (w->n_slots < length * 0.85 ? frequency : (double)last);
+    return stale ? frequency : 1e6 + (enough ? (double)last : frequency);
 }
 
 /* ---- the world ---- */

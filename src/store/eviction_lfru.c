@@ -17,8 +17,10 @@
  * Rounds are not announced; they show. No key is used twice in one, so a use of a key that this round has used begins
  * the next. The mean of their lengths says when a slot has waited for a whole round; more exactly, a key that was last
  * used at some place of the last round says that this round has come to that place, and what lies before it is stale.
+ * Prompts are long rounds between short ones: each counts for little in the mean.
  *
- * So it behaves like LRU where a round just fits, and like least frequently used where few slots are there or many. */
+ * Where a round just fits, nothing beats LRU: all it throws out is what the round has passed. There this policy is LRU.
+ */
 #include <math.h>
 
 #include "store/eviction_impl.h"
@@ -26,11 +28,16 @@
 
 #define HALF_LIFE 8    /* uses a key */
 #define ROUNDS    16   /* that the mean length remembers */
-#define FITS      0.85 /* of a round's length: the mean may come out too long, as a round may be noticed late */
+#define WATCHED   8    /* rounds before their length is believed */
+#define LONG      1.25 /* times the mean, what a round counts for at most */
+/* A round just fits into so many slots, as shares of its mean length: rounds are noticed late and vary. */
+#define FITS_FROM 0.8
+#define FITS_TO   1.05
 
 typedef struct lfru {
     slot_heap fresh, stale; /* rank: frequency, then turn of the last use */
-    slot_list order;        /* of fresh slots, by last use */
+    slot_list order;        /* all slots, by last use: the stale, then the fresh */
+    uint32_t first_fresh;   /* the oldest of those, SLOT_NONE */
     uint32_t n_slots;
     uint64_t turn;   /* uses so far */
     uint64_t began;  /* turn in which the round began */
@@ -57,6 +64,7 @@ static void lfru_start(void *state, uint32_t n_slots, uint32_t n_keys)
     lfru *s = state;
     s->n_slots = n_slots;
     s->half_life = (double)HALF_LIFE * n_keys;
+    s->first_fresh = SLOT_NONE;
     slot_list_init(&s->order);
     s->frequency = slot_heap_start(&s->stale, n_slots, slot_heap_start(&s->fresh, n_slots, s + 1));
     s->used = (uint64_t *)(s->frequency + n_keys);
@@ -68,7 +76,10 @@ static void begin_round(lfru *s)
 {
     const double length = (double)(s->turn - s->began);
     const double n = s->rounds < ROUNDS ? (double)s->rounds : ROUNDS;
-    s->length += (length - s->length) / (n > 1 ? n : 1); /* the first, which begins before the first use, is a guess */
+    if (n <= 1) /* the first began before the first use: a guess */
+        s->length = length;
+    else
+        s->length += (fmin(length, LONG * s->length) - s->length) / n;
     s->rounds++;
     s->began = s->turn;
 }
@@ -88,13 +99,15 @@ static slot_rank use(lfru *s, uint32_t key)
 static void leave(lfru *s, uint32_t slot)
 {
     slot_heap_remove(s->is_fresh[slot] ? &s->fresh : &s->stale, slot);
-    if (s->is_fresh[slot]) slot_list_remove(&s->order, s->links, slot);
+    if (slot == s->first_fresh) s->first_fresh = s->links[slot].newer;
+    slot_list_remove(&s->order, s->links, slot);
 }
 
 static void freshen(lfru *s, uint32_t slot, uint32_t key)
 {
     s->is_fresh[slot] = true;
     slot_list_append(&s->order, s->links, slot);
+    if (s->first_fresh == SLOT_NONE) s->first_fresh = slot;
     slot_heap_add(&s->fresh, slot, use(s, key));
 }
 
@@ -117,26 +130,34 @@ static void lfru_remove(void *state, uint32_t slot, uint32_t key)
 
 static void grow_stale(lfru *s)
 {
-    while (s->order.n > 0) {
-        const uint32_t slot = s->order.oldest;
+    while (s->first_fresh != SLOT_NONE) {
+        const uint32_t slot = s->first_fresh;
         const slot_rank rank = s->fresh.ranks[slot];
         const bool waited = s->length > 0 && (double)(s->turn - rank.turn) > s->length;
         if (rank.turn >= s->passed && !waited) return;
-        leave(s, slot);
-        s->is_fresh[slot] = false;
+        slot_heap_remove(&s->fresh, slot);
         slot_heap_add(&s->stale, slot, rank);
+        s->is_fresh[slot] = false;
+        s->first_fresh = s->links[slot].newer;
     }
+}
+
+static uint32_t oldest(const lfru *s, bool (*movable)(const void *user, uint32_t slot), const void *user)
+{
+    uint32_t slot = s->order.oldest;
+    while (slot != SLOT_NONE && !movable(user, slot)) slot = s->links[slot].newer;
+    return slot;
 }
 
 static uint32_t lfru_victim(void *state, bool (*movable)(const void *user, uint32_t slot), const void *user)
 {
     lfru *s = state;
+    const bool enough = s->n_slots >= FITS_FROM * s->length;
     grow_stale(s);
-    uint32_t slot = slot_heap_lowest(&s->stale, movable, user);
+    if (s->rounds < WATCHED || (enough && s->n_slots <= FITS_TO * s->length)) return oldest(s, movable, user);
+    const uint32_t slot = slot_heap_lowest(&s->stale, movable, user);
     if (slot != SLOT_NONE) return slot;
-    if (s->n_slots < s->length * FITS) return slot_heap_lowest(&s->fresh, movable, user);
-    for (slot = s->order.oldest; slot != SLOT_NONE && !movable(user, slot);) slot = s->links[slot].newer;
-    return slot;
+    return enough ? oldest(s, movable, user) : slot_heap_lowest(&s->fresh, movable, user);
 }
 
 const eviction eviction_lfru = {
