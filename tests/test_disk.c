@@ -113,7 +113,8 @@ static void check_same_bits(const mp_model *m)
             assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .eviction = mp_store_eviction(k)});
         for (size_t k = 0; mp_store_backend(k); k++)
             assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .backend = mp_store_backend(k)});
-        assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .depth = 1, .pin_share = 0.5});
+        assert_same_bits(m, expected, 2,
+                         (mp_store_params){.memory = caps[i], .depth = 1, .pin_share = m == split ? 0.5 : 0});
     }
     free(expected);
     mp_engine_close(mapped);
@@ -169,6 +170,18 @@ static void test_bad_params(void **state)
         assert_int_equal(mp_engine_open(split, &params, &e, &err), MP_E_INVALID);
         assert_null(e);
     }
+}
+
+/* Whole models do not record what calibration used. */
+static void test_pin_needs_a_record(void **state)
+{
+    (void)state;
+    mp_engine *e;
+    mp_error err;
+    const mp_engine_params params = {.n_ctx = 64, .store = {.memory = least_memory(whole), .pin_share = 0.25}};
+    assert_int_equal(mp_engine_open(whole, &params, &e, &err), MP_E_UNSUPPORTED);
+    assert_null(e);
+    assert_non_null(strstr(err.message, "refactor the model again"));
 }
 
 /* A step that fails leaves its sequence as it was. */
@@ -321,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_what_fits_is_mapped),
         cmocka_unit_test(test_too_small),
         cmocka_unit_test(test_bad_params),
+        cmocka_unit_test(test_pin_needs_a_record),
         cmocka_unit_test(test_changed_file),
         cmocka_unit_test(test_prefer_resident),
         cmocka_unit_test(test_deadline),

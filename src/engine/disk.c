@@ -3,6 +3,7 @@
  * A model that fits under its cap needs none, so that a cap costs nothing where it does not bind. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/engine.h"
 
@@ -77,19 +78,44 @@ mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *want
     return MP_OK;
 }
 
+/* How often each unit ran in calibration, layer by layer; the caller frees. NULL where nothing is to be pinned. */
+static mp_status collect_use(const mp_model *m, double pin_share, float **out, mp_error *err)
+{
+    const uint32_t subs = n_subs(m);
+    *out = NULL;
+    if (!(pin_share > 0)) return MP_OK;
+    for (uint32_t l = 0; l < m->info.n_moe_layers; l++)
+        if (!m->moe[m->hp.n_dense + l].w.use)
+            return status_fail(err, MP_E_UNSUPPORTED,
+                               "%s: does not say which sub-experts calibration used most, so none can be pinned: "
+                               "refactor the model again, or leave out the share to pin",
+                               gguf_path(m->file));
+    float *use = malloc((size_t)m->info.n_moe_layers * subs * sizeof *use);
+    if (!use) return status_no_memory(err, (size_t)m->info.n_moe_layers * subs * sizeof *use, "the use of sub-experts");
+    for (uint32_t l = 0; l < m->info.n_moe_layers; l++)
+        memcpy(use + (size_t)l * subs, m->moe[m->hp.n_dense + l].w.use, subs * sizeof *use);
+    *out = use;
+    return MP_OK;
+}
+
 static mp_status open_store(mp_engine *e, const store_shape *shape, int file, mp_error *err)
 {
     const mp_model *m = e->model;
     const mp_store_params *p = &e->params.store;
+    float *use;
+    MP_TRY(collect_use(m, p->pin_share, &use, err));
     const store_params params = {
         .memory = p->memory,
         .eviction = p->eviction,
         .backend = p->backend,
         .depth = p->depth,
+        .use = use,
         .pin_share = p->pin_share,
     };
-    return store_open(gguf_part_path(m->file, file), gguf_part_fd(m->file, file), shape, &params, least_units(m),
-                      &e->moe.disk.store, e->notice, err);
+    const mp_status status = store_open(gguf_part_path(m->file, file), gguf_part_fd(m->file, file), shape, &params,
+                                        least_units(m), &e->moe.disk.store, e->notice, err);
+    free(use);
+    return status;
 }
 
 mp_status disk_open(mp_engine *e, mp_error *err)

@@ -48,7 +48,7 @@ static void place(store *s, uint32_t at, uint32_t unit)
     s->slots[at] = (slot){.unit = unit, .state = SLOT_READING, .n_left = (uint8_t)s->shape.n_parts};
     s->slot_of[unit] = at;
     pin(s, at);
-    s->policy->insert(s->order, at, unit);
+    if (!s->fixed[unit]) s->policy->insert(s->order, at, unit);
     reads_queue(s, at);
 }
 
@@ -92,7 +92,7 @@ static uint32_t take(store *s, uint32_t *slots, const uint32_t *units, uint32_t 
     for (uint32_t i = 0; i < n; i++) {
         const bool hit = slots[i] != STORE_NONE;
         if (hit) {
-            s->policy->hit(s->order, slots[i], units[i]);
+            if (!s->fixed[units[i]]) s->policy->hit(s->order, slots[i], units[i]);
         } else {
             const uint32_t at = i == 0 ? room_for_first(s, slots, n) : find_room(s);
             if (at == STORE_NONE) {

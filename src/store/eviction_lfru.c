@@ -1,9 +1,8 @@
 /* eviction_lfru.c: frequency and recency, each where it tells more. The default.
  *
  * A model goes through its layers once a token, so uses come in rounds, in the same order of layers. On measured
- * routing a unit that one round used is used by the next with a probability of about 0.6, several times its share over
- * a long time; once the next round has passed it by, that bonus is gone, and what tells most is how often it has been
- * used. So a slot is
+ * routing, the next round uses two units in five of those that this one used, twice their share over a long time; once
+ * it has passed a unit by, that bonus is gone, and what tells most is how often the unit has been used. So a slot is
  *
  *   fresh   from its use until the next round has passed its layer. Fresh slots go only when no other may: the least
  *           frequent first, or, where a whole round fits into the slots, the oldest, which is about to be passed;
@@ -19,8 +18,8 @@
  * used at some place of the last round says that this round has come to that place, and what lies before it is stale.
  * Prompts are long rounds between short ones: each counts for little in the mean.
  *
- * Where a round just fits, nothing beats LRU: all it throws out is what the round has passed. There this policy is LRU.
- */
+ * Where a round just fits, nothing beats LRU: all it throws out is what the round has passed. There,
+ * and in the first rounds, this policy is LRU. */
 #include <math.h>
 
 #include "store/eviction_impl.h"

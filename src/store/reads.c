@@ -54,7 +54,7 @@ static void drop_head(store *s)
 static void forget(store *s, uint32_t at)
 {
     slot *x = &s->slots[at];
-    s->policy->remove(s->order, at, x->unit);
+    if (!s->fixed[x->unit]) s->policy->remove(s->order, at, x->unit);
     s->slot_of[x->unit] = STORE_NONE;
 }
 
