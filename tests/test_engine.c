@@ -114,17 +114,17 @@ static void test_mixed_batch(void **state)
     mp_batch_token batch[64];
     float alone[VOCAB], low[VOCAB];
     for (uint32_t p = 0; p < 2; p++) { /* each sequence alone */
-        for (uint32_t t = 0; t < 32; t++) batch[t] = (mp_batch_token){ids[t], p, t, p, t == 31};
+        for (uint32_t t = 0; t < 32; t++) batch[t] = (mp_batch_token){ids[t], p, t, p, t == 31, 0};
         assert_ok(mp_engine_step(e, batch, 32, &err), &err);
         memcpy(p ? low : alone, mp_engine_logits(e, 31), sizeof alone);
         assert_true(fabs(mp_engine_compute_share(e, 31) - (p ? (k0 - 1) / k0 : 1)) < 1e-9);
         mp_engine_seq_truncate(e, p, 0);
     }
-    for (uint32_t t = 0; t < 31; t++) batch[t] = (mp_batch_token){ids[t], 0, t, 0, false};
-    for (uint32_t t = 0; t < 20; t++) batch[31 + t] = (mp_batch_token){ids[t], 1, t, 1, false};
+    for (uint32_t t = 0; t < 31; t++) batch[t] = (mp_batch_token){ids[t], 0, t, 0, false, 0};
+    for (uint32_t t = 0; t < 20; t++) batch[31 + t] = (mp_batch_token){ids[t], 1, t, 1, false, 0};
     assert_ok(mp_engine_step(e, batch, 51, &err), &err);
-    batch[0] = (mp_batch_token){ids[31], 0, 31, 0, true};
-    for (uint32_t t = 0; t < 12; t++) batch[1 + t] = (mp_batch_token){ids[20 + t], 1, 20 + t, 1, t == 11};
+    batch[0] = (mp_batch_token){ids[31], 0, 31, 0, true, 0};
+    for (uint32_t t = 0; t < 12; t++) batch[1 + t] = (mp_batch_token){ids[20 + t], 1, 20 + t, 1, t == 11, 0};
     assert_ok(mp_engine_step(e, batch, 13, &err), &err);
     assert_memory_equal(mp_engine_logits(e, 0), alone, sizeof alone);
     assert_memory_equal(mp_engine_logits(e, 12), low, sizeof low);

@@ -166,8 +166,7 @@ static mp_status run_claim(moe_exec *m, const moe_pass *pass, store_claim *c, si
         if (c->n_ready == done) MP_TRY(store_claim_wait(m->disk.store, c, done, until, err));
         if (c->n_ready == done) { /* time is up */
             if (drop_missing(m, pass, c)) return MP_OK;
-            until = 0;
-            continue;
+            MP_TRY(store_claim_wait(m->disk.store, c, done, 0, err));
         }
         run_arrived(m, pass, c, first, done);
         done = c->n_ready;
