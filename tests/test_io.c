@@ -73,7 +73,8 @@ static void test_same_bytes(void **state)
         check_file(folders[f], 2, 8192, 4096);
         check_file(folders[f], 3, 4096 + 32, 32);
         check_file(folders[f], 1, 1, 4095);
-        check_file(folders[f], 2, 5000, 77);
+        check_file(folders[f], 2, 35000, 77); /* directly, where the file system lets */
+        check_file(folders[f], 2, 5000, 77);  /* where blocks would hold little else: through the page cache */
         check_file(folders[f], 1, 70000, 0);
     }
 }
@@ -86,7 +87,7 @@ static void test_no_locked_memory(void **state)
     rig r;
     assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &old), 0);
     const struct rlimit none = {.rlim_cur = 0, .rlim_max = old.rlim_max};
-    rig_init(&r, "/tmp", 2, 24, 2, 5000, 77);
+    rig_init(&r, "/tmp", 2, 24, 2, 35000, 77);
     r.params.io = NULL;
     assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &none), 0);
     const mp_status status = rig_try(&r, 7, 1);
@@ -237,7 +238,7 @@ static void *attempt_main(void *arg)
 static void run_attempt(attempt *a, const char *backend, refusal refused)
 {
     pthread_t thread;
-    rig_init(&a->r, "/tmp", 2, 24, 2, 5000, 77);
+    rig_init(&a->r, "/tmp", 2, 24, 2, 35000, 77);
     a->r.params.io = NULL;
     a->r.params.backend = backend;
     a->refused = refused;
@@ -299,7 +300,7 @@ static void test_no_direct_reads(void **state)
         if (a.status != MP_E_UNSUPPORTED) {
             assert_ok(a.status, &a.r.err);
             assert_non_null(strstr(a.r.notice, "refuses direct reads"));
-            const size_t bytes = 77 + 2 * 2 * 24 * 5000;
+            const size_t bytes = 77 + 2 * 2 * 24 * 35000;
             fsync(a.r.fd); /* what was just written cannot leave before it is on the disk */
             posix_fadvise(a.r.fd, 0, 0, POSIX_FADV_DONTNEED);
             const uint32_t units[] = {0, 5, 9, 14, 30, 40, 47};

@@ -476,24 +476,24 @@ static void test_cap_too_small(void **state)
     rig_clear(&r);
 }
 
-/* Aligned parts take their own size; others the blocks around the one that lies worst. */
+/* Aligned parts take their own size, others the blocks around the one that lies worst, unless those are much of it. */
 static void test_slot_bytes(void **state)
 {
     (void)state;
     const store_part aligned[] = {{8192, 4096}, {65536, 8192}, {1 << 20, 8192}, {2 << 20, 8192}};
     store_shape shape = {.n_layers = 2, .n_subs = 4, .n_parts = 2, .parts = aligned};
     assert_int_equal(store_memory_for(&shape, 3), 3 * 16384);
-    const store_part odd[] = {{32, 4096}};
+    const store_part odd[] = {{32, 65536}};
     shape = (store_shape){.n_layers = 1, .n_subs = 4, .n_parts = 1, .parts = odd};
-    assert_int_equal(store_memory_for(&shape, 1), 8192);
-    const store_part small[] = {{0, 1024}}; /* four to a block: none crosses */
-    shape.parts = small;
-    assert_int_equal(store_memory_for(&shape, 1), 4096);
-    const store_part crossing[] = {{0, 3000}};
+    assert_int_equal(store_memory_for(&shape, 1), 65536 + 4096);
+    const store_part crossing[] = {{0, 35000}};
     shape.parts = crossing;
-    assert_int_equal(store_memory_for(&shape, 1), 8192);
+    assert_int_equal(store_memory_for(&shape, 1), 10 * 4096);
     shape.n_subs = 1;
-    assert_int_equal(store_memory_for(&shape, 1), 4096);
+    assert_int_equal(store_memory_for(&shape, 1), 9 * 4096);
+    const store_part small[] = {{0, 3000}, {4096, 64}}; /* blocks would hold little else: the parts alone */
+    shape = (store_shape){.n_layers = 1, .n_subs = 4, .n_parts = 2, .parts = small};
+    assert_int_equal(store_memory_for(&shape, 1), 3008 + 64);
 }
 
 static void test_bad_shapes(void **state)

@@ -165,5 +165,5 @@ const uint8_t *store_data(const store *s, const store_claim *c, uint32_t i, uint
     const uint32_t which = unit / s->shape.n_subs * s->shape.n_parts + part;
     const store_part *p = &s->shape.parts[which];
     const uint64_t offset = p->offset + unit % s->shape.n_subs * p->bytes;
-    return s->data + at * s->slot_bytes + s->starts[which] + offset % IO_ALIGN;
+    return s->data + at * s->slot_bytes + s->starts[which] + offset % s->block;
 }

@@ -46,11 +46,11 @@ static int open_direct(const char *path)
     return -1;
 }
 
-mp_status io_file_open(const char *path, int *fd, uint32_t *align, mp_error *err)
+mp_status io_file_open(const char *path, bool direct, int *fd, uint32_t *align, mp_error *err)
 {
     struct stat st;
     *align = IO_ALIGN;
-    *fd = open_direct(path);
+    *fd = direct ? open_direct(path) : -1;
     if (*fd < 0) {
         *align = 1;
         *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

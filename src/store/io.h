@@ -53,9 +53,9 @@ const io_class *io_at(size_t i);
 /* By name; MP_E_INVALID lists the names. */
 mp_status io_find(const char *name, const io_class **out, mp_error *err);
 
-/* Opens for reading, past the page cache (O_DIRECT) where the file system takes it; *align is then IO_ALIGN, and
- * offsets, sizes and addresses must be multiples of it. 1 where it is not direct. */
-mp_status io_file_open(const char *path, int *fd, uint32_t *align, mp_error *err);
+/* Opens for reading, where `direct` past the page cache (O_DIRECT) if the file system takes that; *align is then
+ * IO_ALIGN, and offsets, sizes and addresses must be multiples of it. 1 where it is not direct. */
+mp_status io_file_open(const char *path, bool direct, int *fd, uint32_t *align, mp_error *err);
 
 /* For backends: reads what is left of a request of which `done` bytes have arrived, in the calling thread. */
 io_result io_read_rest(const io_setup *setup, const io_request *request, uint32_t done);

@@ -29,7 +29,7 @@ static io_request request_for(const store *s, uint32_t at, uint32_t part)
     const uint64_t offset = file_offset(s, unit, part), bytes = part_of(s, unit, part)->bytes;
     const uint64_t begin = offset / s->align * s->align;
     const uint64_t end = (offset + bytes + s->align - 1) / s->align * s->align;
-    const uint64_t start = s->starts[unit / s->shape.n_subs * s->shape.n_parts + part] + begin % IO_ALIGN;
+    const uint64_t start = s->starts[unit / s->shape.n_subs * s->shape.n_parts + part] + begin % s->block;
     return (io_request){
         .offset = begin,
         .bytes = (uint32_t)(end - begin),

@@ -2,6 +2,11 @@
 
 #define MAX_PART ((uint64_t)1 << 30) /* what every system reads in one request */
 
+/* A slot may be larger than what it holds by 1 / SLACK of that. */
+#define SLACK 4
+/* Where parts begin that are read through the page cache: kernels like whole vectors. */
+#define VECTOR 64
+
 static uint64_t blocks_down(uint64_t bytes)
 {
     return bytes / IO_ALIGN * IO_ALIGN;
@@ -10,6 +15,11 @@ static uint64_t blocks_down(uint64_t bytes)
 static uint64_t blocks_up(uint64_t bytes)
 {
     return blocks_down(bytes + IO_ALIGN - 1);
+}
+
+static uint64_t vectors_up(uint64_t bytes)
+{
+    return (bytes + VECTOR - 1) / VECTOR * VECTOR;
 }
 
 /* Of the sub-expert that lies worst. Where a part's size is not a whole number of blocks, the same distances come back
@@ -54,26 +64,41 @@ mp_status slots_check(const store_shape *shape, mp_error *err)
     return MP_OK;
 }
 
-uint64_t slots_bytes(const store_shape *shape)
+/* Of the largest layer. */
+static uint64_t most_bytes(const store_shape *shape, bool direct)
 {
     uint64_t most = 0;
     for (uint32_t l = 0; l < shape->n_layers; l++) {
         uint64_t sum = 0;
-        for (uint32_t p = 0; p < shape->n_parts; p++)
-            sum += window(&shape->parts[l * shape->n_parts + p], shape->n_subs);
+        for (uint32_t p = 0; p < shape->n_parts; p++) {
+            const store_part *part = &shape->parts[l * shape->n_parts + p];
+            sum += direct ? window(part, shape->n_subs) : vectors_up(part->bytes);
+        }
         most = sum > most ? sum : most;
     }
     return most;
 }
 
+uint32_t slots_align(const store_shape *shape)
+{
+    const uint64_t bare = most_bytes(shape, false);
+    return most_bytes(shape, true) <= bare + bare / SLACK ? IO_ALIGN : 1;
+}
+
+uint64_t slots_bytes(const store_shape *shape)
+{
+    return most_bytes(shape, slots_align(shape) == IO_ALIGN);
+}
+
 void slots_starts(const store_shape *shape, uint64_t *start)
 {
+    const bool direct = slots_align(shape) == IO_ALIGN;
     for (uint32_t l = 0; l < shape->n_layers; l++) {
         uint64_t at = 0;
         for (uint32_t p = 0; p < shape->n_parts; p++) {
             const uint32_t i = l * shape->n_parts + p;
             start[i] = at;
-            at += window(&shape->parts[i], shape->n_subs);
+            at += direct ? window(&shape->parts[i], shape->n_subs) : vectors_up(shape->parts[i].bytes);
         }
     }
 }

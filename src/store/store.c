@@ -56,7 +56,7 @@ static bool same_file(const struct stat *a, const struct stat *b)
 static mp_status open_file(store *s, int expected, mp_error *err)
 {
     struct stat st;
-    MP_TRY(io_file_open(s->path, &s->fd, &s->align, err));
+    MP_TRY(io_file_open(s->path, s->block > 1, &s->fd, &s->align, err));
     if (fstat(s->fd, &s->opened) != 0 || fstat(expected, &st) != 0 || !same_file(&s->opened, &st))
         return status_fail(err, MP_E_IO,
                            "%s: the file was replaced or changed since the model was opened; open it again", s->path);
@@ -152,6 +152,7 @@ static mp_status take_memory(store *s, mp_error *err)
 static mp_status count_slots(store *s, uint64_t memory, uint32_t least, mp_error *err)
 {
     s->n_units = s->shape.n_layers * s->shape.n_subs;
+    s->block = slots_align(&s->shape);
     s->slot_bytes = slots_bytes(&s->shape);
     const uint64_t fit = memory / s->slot_bytes;
     s->n_slots = fit < s->n_units ? (uint32_t)fit : s->n_units;
@@ -190,7 +191,8 @@ static mp_status open_parts(store *s, int expected, const store_params *params, 
     MP_TRY(eviction_find(params->eviction, &s->policy, err));
     MP_TRY(count_slots(s, params->memory, least, err));
     MP_TRY(open_file(s, expected, err));
-    if (s->align == 1) note(notice, "the file system refuses direct reads: reading through the page cache");
+    if (s->block > 1 && s->align == 1)
+        note(notice, "the file system refuses direct reads: reading through the page cache");
     MP_TRY(take_memory(s, err));
     MP_TRY(mark_fixed(s, params, least, err));
     return choose_backend(s, params, notice, err);

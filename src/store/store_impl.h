@@ -42,7 +42,8 @@ struct store {
     const io_class *io_class;
     void *io;
     int fd;
-    uint32_t align;
+    uint32_t align;     /* of reads */
+    uint32_t block;     /* slots_align(): a part lies in its slot as in a block of the file */
     struct stat opened; /* the file when it was opened */
 
     pthread_mutex_t lock;
