@@ -234,6 +234,7 @@ typedef struct mp_store_stats {
     uint64_t bytes_wanted, bytes_read;
     uint64_t evictions;
     uint64_t stall_ns; /* waited for reads */
+    uint64_t reads;
     double depth_mean; /* reads in flight when one began */
     uint32_t depth_max;
     uint64_t swaps;   /* prefer_resident: sub-experts replaced, over all tokens and layers */

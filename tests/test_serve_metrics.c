@@ -69,7 +69,23 @@ static void test_values(void **state)
     metrics_connections(m, 1);
     metrics_connections(m, -1);
     metrics_layers(m, (const uint64_t[]){5, 6}, (const uint64_t[]){10, 12}, 2);
+    metrics_store(m, &(mp_store_stats){.hits = 7,
+                                       .misses = 3,
+                                       .bytes_read = 4096,
+                                       .reads = 6,
+                                       .stall_ns = 250000000,
+                                       .memory = 8192,
+                                       .resident_bytes = 4096,
+                                       .depth_mean = 2.5});
     char *text = render(m);
+    assert_true(value(text, "moeprism_store_hits_total") == 7);
+    assert_true(value(text, "moeprism_store_misses_total") == 3);
+    assert_true(value(text, "moeprism_store_read_bytes_total") == 4096);
+    assert_true(value(text, "moeprism_store_reads_total") == 6);
+    assert_true(value(text, "moeprism_store_stall_seconds_total") == 0.25);
+    assert_true(value(text, "moeprism_store_memory_bytes") == 8192);
+    assert_true(value(text, "moeprism_store_resident_bytes") == 4096);
+    assert_true(value(text, "moeprism_store_read_depth_mean") == 2.5);
     assert_true(value(text, "moeprism_requests_total{outcome=\"stop\"}") == 2);
     assert_true(value(text, "moeprism_requests_total{outcome=\"refused_queue\"}") == 1);
     assert_true(value(text, "moeprism_requests_total{outcome=\"failed\"}") == 0);

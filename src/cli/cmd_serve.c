@@ -67,6 +67,12 @@ static void tell_ready(void *user)
     fflush(stdout);
 }
 
+static void tell_notice(void *user, const char *notice)
+{
+    (void)user;
+    fprintf(stderr, "moeprism: %s\n", notice);
+}
+
 static void tell_failure(void *user, const mp_error *err)
 {
     (void)user;
@@ -115,6 +121,7 @@ static mp_status serve_model(const mp_model *model, const serve_options *o, cons
                       .grace_s = o->grace,
                       .ready = tell_ready,
                       .failed = tell_failure,
+                      .noticed = tell_notice,
                       .user = l};
     MP_TRY(store_options_apply(&o->store, model, &p.engine, err));
     if (o->store.plan) return store_options_print_plan(model, &p.engine, err);

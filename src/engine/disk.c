@@ -154,6 +154,7 @@ bool mp_engine_store_stats(const mp_engine *e, mp_store_stats *out)
         .bytes_read = now.bytes_read,
         .evictions = now.evictions,
         .stall_ns = now.stall_ns,
+        .reads = now.reads,
         .depth_mean = now.reads ? (double)now.depth_sum / (double)now.reads : 0,
         .depth_max = now.depth_max,
         .dropped = e->moe.disk.dropped,

@@ -128,6 +128,9 @@ static mp_status open_loop(loop *l, mp_error *err)
     engine.n_logits = l->slots + LOOP_SCORED;
     MP_TRY(take_memory(l, err));
     MP_TRY(mp_engine_open(l->p.model, &engine, &l->engine, err));
+    mp_store_stats store;
+    mp_engine_store_stats(l->engine, &store);
+    if (store.notice[0] && l->p.noticed) l->p.noticed(l->p.user, store.notice);
     MP_TRY(open_sched(l, err));
     if (!l->p.no_prefix_cache) MP_TRY(prefix_new(mp_engine_kv_pages(l->engine, NULL), &l->prefix, err));
     const int failed = pthread_create(&l->thread, NULL, loop_thread, l);

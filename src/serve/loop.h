@@ -20,6 +20,8 @@ typedef struct loop_params {
     metrics *metrics; /* borrowed */
     /* A step failed, and all requests in it. The loop's thread, no lock held; NULL: nobody wants to know. */
     void (*failed)(void *user, const mp_error *err);
+    /* What the system refused the engine, and what is done instead. The caller of loop_open(); NULL: as above. */
+    void (*noticed)(void *user, const char *notice);
     void *user;
 } loop_params;
 

@@ -75,4 +75,6 @@ void loop_deliver(loop *l, uint64_t now_ns)
     for (uint32_t i = 0; i < l->info->n_moe_layers; i++)
         mp_engine_layer_use(l->engine, i, &l->layer_use[i], &l->layer_use[l->info->n_moe_layers + i]);
     metrics_layers(l->p.metrics, l->layer_use, l->layer_use + l->info->n_moe_layers, l->info->n_moe_layers);
+    mp_store_stats store;
+    if (mp_engine_store_stats(l->engine, &store)) metrics_store(l->p.metrics, &store);
 }

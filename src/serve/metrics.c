@@ -40,11 +40,22 @@ enum {
     PREFIX_ASKED,
     PREFIX_HIT,
     OVERHEAD,
+    STORE_HITS,
+    STORE_MISSES,
+    STORE_WANTED,
+    STORE_READ,
+    STORE_READS,
+    STORE_STALL,
+    STORE_EVICTIONS,
+    STORE_SWAPS,
     CONNECTIONS_TOTAL,
     RUNNING,
     WAITING,
     PAGES,
     PAGES_USED,
+    STORE_MEMORY,
+    STORE_RESIDENT,
+    STORE_DEPTH,
     CONNECTIONS,
     VALUES,
 };
@@ -70,11 +81,25 @@ static const struct {
     [PREFIX_HIT] = {"prefix_hit_tokens_total", "", "Tokens of prompts that came from the prefix cache.", 1, false},
     [OVERHEAD] = {"step_overhead_seconds_total", "",
                   "Time between steps: scheduling, drawing tokens, text; not waiting for work.", 1e-9, false},
+    [STORE_HITS] = {"store_hits_total", "",
+                    "Sub-experts that steps wanted and that were in memory or on their way; 0 where all are mapped.", 1,
+                    false},
+    [STORE_MISSES] = {"store_misses_total", "", "Sub-experts that steps wanted and that had to be read.", 1, false},
+    [STORE_WANTED] = {"store_wanted_bytes_total", "", "Bytes of the sub-experts that steps wanted.", 1, false},
+    [STORE_READ] = {"store_read_bytes_total", "", "Bytes of sub-experts read from disk.", 1, false},
+    [STORE_READS] = {"store_reads_total", "", "Reads of sub-experts that ended.", 1, false},
+    [STORE_STALL] = {"store_stall_seconds_total", "", "Time that steps waited for reads.", 1e-9, false},
+    [STORE_EVICTIONS] = {"store_evictions_total", "", "Sub-experts that made room for others.", 1, false},
+    [STORE_SWAPS] = {"store_replaced_total", "", "Sub-experts whose place a resident one took, over tokens and layers.",
+                     1, false},
     [CONNECTIONS_TOTAL] = {"connections_total", "", "Connections that were opened.", 1, false},
     [RUNNING] = {"requests_running", "", "Requests that hold a slot.", 1, true},
     [WAITING] = {"requests_waiting", "", "Requests in the queue.", 1, true},
     [PAGES] = {"kv_pages", "", "Pages of the key-value cache.", 1, true},
     [PAGES_USED] = {"kv_pages_used", "", "Pages in use by requests or the prefix cache.", 1, true},
+    [STORE_MEMORY] = {"store_memory_bytes", "", "Memory for sub-experts; 0 where all are mapped.", 1, true},
+    [STORE_RESIDENT] = {"store_resident_bytes", "", "Part of it that holds sub-experts.", 1, true},
+    [STORE_DEPTH] = {"store_read_depth_mean", "", "Reads in flight when one began, mean since the start.", 1e-3, true},
     [CONNECTIONS] = {"connections", "", "Connections that are open.", 1, true},
 };
 
@@ -224,6 +249,21 @@ void metrics_connections(metrics *m, int change)
 {
     count(m, CONNECTIONS, change);
     if (change > 0) count(m, CONNECTIONS_TOTAL, change);
+}
+
+void metrics_store(metrics *m, const mp_store_stats *s)
+{
+    set(m, STORE_HITS, (int64_t)s->hits);
+    set(m, STORE_MISSES, (int64_t)s->misses);
+    set(m, STORE_WANTED, (int64_t)s->bytes_wanted);
+    set(m, STORE_READ, (int64_t)s->bytes_read);
+    set(m, STORE_READS, (int64_t)s->reads);
+    set(m, STORE_STALL, (int64_t)s->stall_ns);
+    set(m, STORE_EVICTIONS, (int64_t)s->evictions);
+    set(m, STORE_SWAPS, (int64_t)s->swaps);
+    set(m, STORE_MEMORY, (int64_t)s->memory);
+    set(m, STORE_RESIDENT, (int64_t)s->resident_bytes);
+    set(m, STORE_DEPTH, (int64_t)(s->depth_mean * 1e3));
 }
 
 /* ---- text ---- */

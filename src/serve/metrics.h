@@ -39,6 +39,7 @@ void metrics_step(metrics *m, uint64_t predicted_ns, uint64_t took_ns, uint64_t 
 void metrics_layers(metrics *m, const uint64_t *run, const uint64_t *full, uint32_t n); /* sub-experts, cumulative */
 void metrics_gauges(metrics *m, uint32_t running, uint32_t waiting, uint32_t kv_pages, uint32_t kv_pages_used);
 void metrics_connections(metrics *m, int change);
+void metrics_store(metrics *m, const mp_store_stats *stats); /* all counts since the engine was opened */
 
 /* The page of /metrics. */
 void metrics_render(const metrics *m, FILE *out);

@@ -115,6 +115,7 @@ static mp_status open_loop(server *s, mp_error *err)
                                 .no_prefix_cache = p->no_prefix_cache,
                                 .metrics = s->metrics,
                                 .failed = p->failed,
+                                .noticed = p->noticed,
                                 .user = p->user};
     return loop_open(&params, &s->loop, err);
 }

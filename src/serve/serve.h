@@ -24,6 +24,7 @@ typedef struct serve_params {
     int stop_fd;                                     /* does not block; borrowed */
     void (*ready)(void *user);                       /* called once, when requests are answered */
     void (*failed)(void *user, const mp_error *err); /* loop.h */
+    void (*noticed)(void *user, const char *notice); /* loop.h */
     void *user;
 } serve_params;
 
