@@ -242,36 +242,41 @@ static void test_prefer_resident(void **state)
     mp_engine_close(c);
 }
 
-/* A deadline that is over at once: nothing is lost without a floor, and nothing below it with one. */
+/* Mean share of the experts over the tokens of the text, one a step. */
+static double mean_share(mp_engine *e, uint32_t point, uint32_t floor)
+{
+    mp_error err;
+    double sum = 0;
+    mp_engine_seq_truncate(e, 0, 0);
+    for (uint32_t i = 0; i < TEXT; i++) {
+        const mp_batch_token token = {.token = ids[i], .pos = i, .point = point, .floor = floor};
+        assert_ok(mp_engine_step(e, &token, 1, &err), &err);
+        sum += mp_engine_compute_share(e, 0);
+    }
+    return sum / TEXT;
+}
+
+/* A deadline that is over at once: nothing is lost without a floor, and nothing below it with one. Experts are whole
+ * here: reads that are served from the page cache are never late. */
 static void test_deadline(void **state)
 {
     (void)state;
-    mp_store_stats stats;
-    mp_error err;
-    const mp_store_params store = {.memory = least_memory(split), .deadline_ns = 1};
-    const uint32_t last = mp_model_get_info(split)->n_points - 1;
-    mp_engine *mapped = open_engine(split, 2, (mp_store_params){0}), *e = open_engine(split, 2, store);
-    float *expected = run_text(split, mapped, 0), *got = run_text(split, e, 0);
-    assert_memory_equal(got, expected, TEXT * mp_model_get_info(split)->n_vocab * sizeof *got);
+    mp_store_stats stats = {0};
+    const mp_store_params store = {.memory = least_memory(whole), .deadline_ns = 1};
+    const uint32_t last = mp_model_get_info(whole)->n_points - 1;
+    mp_engine *mapped = open_engine(whole, 2, (mp_store_params){0}), *e = open_engine(whole, 2, store);
+    float *expected = run_text(whole, mapped, 0), *got = run_text(whole, e, 0);
+    assert_memory_equal(got, expected, TEXT * mp_model_get_info(whole)->n_vocab * sizeof *got);
     assert_true(mp_engine_store_stats(e, &stats));
     assert_int_equal(stats.dropped, 0);
-    mp_engine_seq_truncate(e, 0, 0);
-    double share[2] = {0};
-    for (uint32_t i = 0; i < PROMPT; i++) {
-        const mp_batch_token token = {.token = ids[i], .pos = i, .floor = last};
-        assert_ok(mp_engine_step(e, &token, 1, &err), &err);
-        share[0] += mp_engine_compute_share(e, 0);
+    const double floor = mean_share(mapped, last, 0);
+    for (int i = 0; i < 100 && stats.dropped == 0; i++) { /* a machine may be slower than its disk */
+        const double share = mean_share(e, 0, last);
+        assert_true(mp_engine_store_stats(e, &stats));
+        assert_true(share >= floor - 1e-9);
+        assert_int_equal(share<1 - 1e-9, stats.dropped> 0);
     }
-    assert_true(mp_engine_store_stats(e, &stats));
     assert_true(stats.dropped > 0);
-    mp_engine_seq_truncate(mapped, 0, 0);
-    for (uint32_t i = 0; i < PROMPT; i++) {
-        const mp_batch_token token = {.token = ids[i], .pos = i, .point = last};
-        assert_ok(mp_engine_step(mapped, &token, 1, &err), &err);
-        share[1] += mp_engine_compute_share(mapped, 0);
-    }
-    assert_true(share[0] < PROMPT);
-    assert_true(share[0] >= share[1] * 0.8); /* other hidden states, other scores: about the floor's */
     free(expected);
     free(got);
     mp_engine_close(mapped);

@@ -205,7 +205,7 @@ static mp_status run(mp_engine *e, uint32_t seq, uint32_t from, uint32_t to, flo
 {
     mp_batch_token batch[LENGTH];
     for (uint32_t pos = from; pos < to; pos++)
-        batch[pos - from] = (mp_batch_token){text_token(pos), seq, pos, 1, pos + 1 == to};
+        batch[pos - from] = (mp_batch_token){text_token(pos), seq, pos, 1, pos + 1 == to, 0};
     MP_TRY(mp_engine_step(e, batch, to - from, err));
     memcpy(out, mp_engine_logits(e, to - from - 1), VOCAB * sizeof *out);
     return MP_OK;

@@ -133,6 +133,7 @@ static mp_status run_model(const mp_model *model, const run_options *o, mp_error
     engine.store.deadline_ns = (uint64_t)(o->deadline_ms * 1e6);
     if (o->store.plan) return store_options_print_plan(model, &engine, err);
     MP_TRY(generator_open(&g, model, &engine, &sampling, err));
+    store_notice_print(g.engine);
     g.point = point;
     g.floor = o->deadline_ms > 0 ? mp_model_get_info(model)->n_points - 1 : 0;
     mp_status status = run_trace_begin(&trace, o->trace, g.engine, model, err);

@@ -73,6 +73,13 @@ mp_status store_options_print_plan(const mp_model *model, const mp_engine_params
     return cli_flush(err);
 }
 
+void store_notice_print(const mp_engine *engine)
+{
+    mp_store_stats s;
+    mp_engine_store_stats(engine, &s);
+    if (s.notice[0] != '\0') fprintf(stderr, "moeprism: %s\n", s.notice);
+}
+
 void store_stats_print(const mp_engine *engine, uint64_t tokens, FILE *out)
 {
     mp_store_stats s;

@@ -25,7 +25,7 @@ typedef struct store_options {
          .offset = (base) + offsetof(store_options, eviction),                                                         \
          .argument = "NAME",                                                                                           \
          .help = "which experts make room for others ('moeprism cache-sim --help' has the names)"},                    \
-        {.name = "pin",                                                                                                \
+        {.name = "pin-experts",                                                                                        \
          .kind = OPTION_SHARE,                                                                                         \
          .offset = (base) + offsetof(store_options, pin_share),                                                        \
          .argument = "SHARE",                                                                                          \
@@ -61,6 +61,8 @@ mp_status store_options_apply(const store_options *o, const mp_model *model, mp_
 /* --plan: prints it. */
 mp_status store_options_print_plan(const mp_model *model, const mp_engine_params *engine, mp_error *err);
 
+/* What the system refused the store, and what is done instead, on standard error; nothing where it refused nothing. */
+void store_notice_print(const mp_engine *engine);
 /* "memory: ..." in one line: hits, bytes and waiting; nothing for a mapped model. `tokens`: what was run. */
 void store_stats_print(const mp_engine *engine, uint64_t tokens, FILE *out);
 
