@@ -9,15 +9,6 @@ enum { DIRECT_TOKENS = 4 };
 
 /* ---- several tokens ---------------------------------------------------------------------------------------------- */
 
-/* Four words of each of four quads, in every lane: lane l of the result is quad 0 .. 3 of row l. */
-INLINE vi add_up(const vi *quads)
-{
-    const vi a = _mm512_add_epi32(_mm512_unpacklo_epi32(quads[0], quads[1]),
-                                  _mm512_unpackhi_epi32(quads[0], quads[1])); /* 0 1 0 1 */
-    const vi b = _mm512_add_epi32(_mm512_unpacklo_epi32(quads[2], quads[3]), _mm512_unpackhi_epi32(quads[2], quads[3]));
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-}
-
 INLINE vi broadcast_16(const uint8_t *p)
 {
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
@@ -57,7 +48,7 @@ INLINE void direct_run(dtype type, size_t T, size_t i, const uint8_t *w, size_t 
 #pragma GCC unroll 2
         for (size_t h = 0; h <= halves; h++) {
             const size_t run = halves ? 2 * i + h : i;
-            const vi dot = _mm512_add_epi32(add_up(dots[t][h]), _mm512_set1_epi32(starts[t][run]));
+            const vi dot = _mm512_add_epi32(fold_four(fold_sum, dots[t][h]), _mm512_set1_epi32(starts[t][run]));
             sums[t] = add_run(type, s, run, &x[t], dot, sums[t]);
         }
     }
@@ -143,8 +134,8 @@ INLINE void multiply_half(dtype type, const uint8_t *w, size_t stride, size_t ha
         both[0] = sums[0];
         both[halves] = sums[halves];
     }
-    out[0] = add_up(dots);
-    if (halves) out[4] = add_up(dots + 4);
+    out[0] = fold_four(fold_sum, dots);
+    if (halves) out[4] = fold_four(fold_sum, dots + 4);
 }
 
 /* Four rows over `chunks` chunks of at most `runs` runs. */

@@ -98,16 +98,9 @@ typedef struct factors {
     float beta[2 * STRIP_UNITS], inverse[2 * STRIP_UNITS], min[2 * STRIP_UNITS];
 } __attribute__((aligned(64))) factors;
 
-typedef vi (*fold)(vi a, vi b);
-
 INLINE vi fold_most(vi a, vi b)
 {
     return _mm512_max_epu32(a, b);
-}
-
-INLINE vi fold_sum(vi a, vi b)
-{
-    return _mm512_add_epi32(a, b);
 }
 
 INLINE vi fold_float_sum(vi a, vi b)
@@ -118,14 +111,6 @@ INLINE vi fold_float_sum(vi a, vi b)
 INLINE vi swap_neighbours(vi v)
 {
     return _mm512_shuffle_i64x2(v, v, _MM_SHUFFLE(2, 3, 0, 1));
-}
-
-/* The lanes of each of four vectors in part: every 128 bits of the result have a word of each. */
-INLINE vi fold_four(fold f, const vi *v)
-{
-    const vi a = f(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
-    const vi b = f(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
-    return f(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
 
 /* All lanes of each of eight vectors: words 0 .. 7 of the result, and again in 8 .. 15. */

@@ -183,4 +183,21 @@ INLINE vi interleave_bytes(vi quad)
     return _mm512_permutexvar_epi8(_mm512_add_epi8(_mm512_broadcast_i32x4(column), step), quad);
 }
 
+/* ---- sums over lanes --------------------------------------------------------------------------------------------- */
+
+typedef vi (*fold)(vi a, vi b);
+
+INLINE vi fold_sum(vi a, vi b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+/* The four words of every lane of four vectors folded into one: lane l of the result has lane l of vector 0 .. 3. */
+INLINE vi fold_four(fold f, const vi *v)
+{
+    const vi a = f(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1])); /* 0 1 0 1 */
+    const vi b = f(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    return f(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
 #endif
