@@ -13,7 +13,7 @@ trap clean_up EXIT
 cat >"$dir/cost.json" <<END
 {"moeprism_cost": 2, "model": {"file": "x.gguf", "bytes": 1, "name": "x"},
  "machine": {"cpu": "x", "isa": "ref", "threads": 1},
- "measured": {"date": "x", "quick": false, "in_memory": false, "kv_type": "f16", "slots": 8, "step_tokens": 512,
+ "measured": {"date": "x", "quick": false, "in_memory": false, "memory": 0, "kv_type": "f16", "slots": 8, "step_tokens": 512,
               "context": 256},
  "cost": {"experts_used": 0.25, "error_median": 0, "ns": {"step": 1e6, "tokens": 5e4, "experts": 2e5, "touched": 2e6,
           "context": 100, "logits": 2e5, "cache": 1e3}},

@@ -17,6 +17,7 @@ static cost_file sample(void)
         .model_bytes = 123456789012,
         .machine = {.cpu = "A CPU", .isa = "avx2", .threads = 3},
         .in_memory = true,
+        .memory = 1 << 30,
         .date = "2026-01-02T03:04:05Z",
         .kv_type = MP_KV_Q8_0,
         .slots = 8,
@@ -59,7 +60,8 @@ static void test_round_trip(void **state)
     assert_ok(cost_file_read(path, &back, &err), &err);
     assert_string_equal(back.model_name, f.model_name);
     assert_string_equal(back.date, f.date);
-    assert_true(back.model_bytes == f.model_bytes && back.in_memory && !back.quick && back.kv_type == MP_KV_Q8_0);
+    assert_true(back.model_bytes == f.model_bytes && back.in_memory && back.memory == f.memory && !back.quick &&
+                back.kv_type == MP_KV_Q8_0);
     assert_true(back.slots == 8 && back.step_tokens == 512 && back.context == 4096 && back.machine.threads == 3);
     assert_memory_equal(&back.cost, &f.cost, sizeof f.cost);
     assert_int_equal(back.n_points, 3);
@@ -71,8 +73,8 @@ static void test_mismatch(void **state)
 {
     (void)state;
     const cost_file want = sample();
-    cost_file have[9];
-    for (size_t i = 0; i < 9; i++) have[i] = want;
+    cost_file have[10];
+    for (size_t i = 0; i < 10; i++) have[i] = want;
     have[0].model_bytes++;
     have[1].n_points--;
     have[2].points[1].share = 0.51;
@@ -82,7 +84,8 @@ static void test_mismatch(void **state)
     have[6].in_memory = false;
     have[7].kv_type = MP_KV_F16;
     have[8].slots = 4;
-    for (size_t i = 0; i < 9; i++)
+    have[9].memory = 0;
+    for (size_t i = 0; i < 10; i++)
         if (cost_file_mismatch(&have[i], &want) == NULL) fail_msg("change %zu went unnoticed", i);
     cost_file more = want;
     more.slots = 16;

@@ -8,6 +8,7 @@ typedef struct bench_cost_params {
     const cli_common *common;
     uint32_t slots, context;
     mp_kv_type kv_type;
+    mp_store_params store;
     uint64_t seed;
     const char *out; /* NULL: beside the model */
     bool json;       /* the report on standard output as JSON: what the file holds */

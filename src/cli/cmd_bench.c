@@ -121,13 +121,17 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
 
 static mp_status cost(const mp_model *model, const bench_options *o, mp_error *err)
 {
-    const bench_cost_params params = {.common = &o->common,
-                                      .slots = o->slots,
-                                      .context = o->context,
-                                      .kv_type = (mp_kv_type)o->kv_type,
-                                      .seed = o->seed,
-                                      .out = o->out,
-                                      .json = o->json};
+    bench_cost_params params = {.common = &o->common,
+                                .slots = o->slots,
+                                .context = o->context,
+                                .kv_type = (mp_kv_type)o->kv_type,
+                                .seed = o->seed,
+                                .out = o->out,
+                                .json = o->json};
+    mp_engine_params engine = {.n_seqs = o->slots, .n_ctx = cli_context(model, o->context), .kv_type = params.kv_type};
+    MP_TRY(store_options_apply(&o->store, model, &engine, err));
+    if (o->store.plan) return store_options_print_plan(model, &engine, err);
+    params.store = engine.store;
     return bench_cost(model, &params, err);
 }
 

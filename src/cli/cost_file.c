@@ -63,6 +63,7 @@ mp_status cost_file_begin(cost_file *f, const mp_model *model, const cli_common 
     struct tm parts;
     *f = (cost_file){.model_bytes = info->bytes_total,
                      .in_memory = common->no_mmap,
+                     .memory = engine->store.memory,
                      .kv_type = engine->kv_type == MP_KV_DEFAULT ? MP_KV_F16 : engine->kv_type,
                      .slots = engine->n_seqs,
                      .step_tokens = engine->n_batch,
@@ -86,6 +87,7 @@ const char *cost_file_mismatch(const cost_file *have, const cost_file *want)
     if (strcmp(have->machine.isa, want->machine.isa) != 0) return "it was measured with other kernels";
     if (have->machine.threads != want->machine.threads) return "it was measured with another number of threads";
     if (have->in_memory != want->in_memory) return "it was measured with the model mapped differently (--no-mmap)";
+    if (have->memory != want->memory) return "it was measured with another cap on the experts (--memory)";
     if (have->kv_type != want->kv_type) return "it was measured with another type of KV cache";
     if (have->slots < want->slots) return "it was measured with fewer slots";
     return NULL;
@@ -112,12 +114,13 @@ static json_t *cost_to_json(const cost_model *m)
 
 mp_status cost_file_write(const cost_file *f, json_t *samples, const char *path, mp_error *err)
 {
-    json_t *root = json_pack(
-        "{s:i s:{s:o s:I s:o} s:o s:{s:s s:b s:b s:s s:I s:I s:I} s:o s:o}", "moeprism_cost", VERSION, "model", "file",
-        json_text(f->model_file), "bytes", (json_int_t)f->model_bytes, "name", json_text(f->model_name), "machine",
-        machine_json(&f->machine), "measured", "date", f->date, "quick", (int)f->quick, "in_memory", (int)f->in_memory,
-        "kv_type", cli_kv_types[f->kv_type], "slots", (json_int_t)f->slots, "step_tokens", (json_int_t)f->step_tokens,
-        "context", (json_int_t)f->context, "cost", cost_to_json(&f->cost), "ladder", ladder_to_json(f));
+    json_t *root =
+        json_pack("{s:i s:{s:o s:I s:o} s:o s:{s:s s:b s:b s:I s:s s:I s:I s:I} s:o s:o}", "moeprism_cost", VERSION,
+                  "model", "file", json_text(f->model_file), "bytes", (json_int_t)f->model_bytes, "name",
+                  json_text(f->model_name), "machine", machine_json(&f->machine), "measured", "date", f->date, "quick",
+                  (int)f->quick, "in_memory", (int)f->in_memory, "memory", (json_int_t)f->memory, "kv_type",
+                  cli_kv_types[f->kv_type], "slots", (json_int_t)f->slots, "step_tokens", (json_int_t)f->step_tokens,
+                  "context", (json_int_t)f->context, "cost", cost_to_json(&f->cost), "ladder", ladder_to_json(f));
     if (root != NULL && samples != NULL)
         json_object_set_new(root, "samples", samples);
     else
@@ -190,10 +193,12 @@ static mp_status read_measured(json_t *made_on, json_t *measured, const char *pa
 {
     const char *cpu, *isa, *date, *kv;
     int quick, in_memory;
+    json_int_t memory;
     json_error_t where;
     if (json_unpack_ex(made_on, &where, 0, "{s:s s:s}", "cpu", &cpu, "isa", &isa) != 0 ||
-        json_unpack_ex(measured, &where, 0, "{s:s s:b s:b s:s}", "date", &date, "quick", &quick, "in_memory",
-                       &in_memory, "kv_type", &kv) != 0)
+        json_unpack_ex(measured, &where, 0, "{s:s s:b s:b s:I s:s}", "date", &date, "quick", &quick, "in_memory",
+                       &in_memory, "memory", &memory, "kv_type", &kv) != 0 ||
+        memory < 0)
         return malformed(path, where.text, err);
     if (!read_u32(made_on, "threads", &f->machine.threads) || !read_u32(measured, "slots", &f->slots) ||
         !read_u32(measured, "step_tokens", &f->step_tokens) || !read_u32(measured, "context", &f->context))
@@ -203,6 +208,7 @@ static mp_status read_measured(json_t *made_on, json_t *measured, const char *pa
     copy_text(f->date, sizeof f->date, date);
     f->quick = quick;
     f->in_memory = in_memory;
+    f->memory = (uint64_t)memory;
     f->kv_type = MP_KV_DEFAULT;
     for (int i = 1; cli_kv_types[i] != NULL; i++)
         if (strcmp(cli_kv_types[i], kv) == 0) f->kv_type = (mp_kv_type)i;
