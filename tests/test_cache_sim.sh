@@ -4,31 +4,7 @@
 # shellcheck disable=SC2016 # awk programs
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-moeprism=${MOEPRISM:-build/moeprism}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-
-n=0
-check() { # name, then a command that must succeed
-    local name=$1
-    shift
-    n=$((n + 1))
-    if "$@" >"$dir/check" 2>&1; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$dir/check" "$dir/out" "$dir/err" | head -n 30
-    fi
-}
-run() {
-    "$moeprism" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    status=$?
-}
-exits() { [ "$status" -eq "$1" ]; }
-prints() { grep -qE -- "$1" "$dir/out"; }
-failed_with() { # status, part of the one line
-    [ "$status" -eq "$1" ] && [ "$(wc -l <"$dir/err")" -eq 1 ] && grep -qF -- "$2" "$dir/err" && [ ! -s "$dir/out" ]
-}
+. tests/testing.sh
 # Field $3 of the CSV's row with memory share $1 and policy $2.
 field() { awk -F, -v m="$1" -v p="$2" -v c="$3" '$3 == m && $4 == p { print $c }' "$dir/out"; }
 

@@ -5,15 +5,6 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . tests/testing.sh
-run() {
-    "$moeprism" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    status=$?
-}
-exits() { [ "$status" -eq "$1" ]; }
-prints() { grep -qE -- "$1" "$dir/out"; }
-failed_with() { # status, part of the one line
-    [ "$status" -eq "$1" ] && [ "$(wc -l <"$dir/err")" -eq 1 ] && grep -qF -- "$2" "$dir/err" && [ ! -s "$dir/out" ]
-}
 # Column $2 of the table's row $1.
 cell() { awk -v row="$1" -v c="$2" 'index($0, row) == 1 { n = split(substr($0, length(row) + 1), f, " "); print f[c] }' "$dir/out"; }
 

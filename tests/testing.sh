@@ -22,3 +22,14 @@ check() {
         done
     fi
 }
+
+# run ARGUMENT...: the program, its output, messages and status kept for the checks below.
+run() {
+    "$moeprism" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    status=$?
+}
+exits() { [ "$status" -eq "$1" ]; }
+prints() { grep -qE -- "$1" "$dir/out"; }
+failed_with() { # status, part of the one line
+    [ "$status" -eq "$1" ] && [ "$(wc -l <"$dir/err")" -eq 1 ] && grep -qF -- "$2" "$dir/err" && [ ! -s "$dir/out" ]
+}
