@@ -39,8 +39,8 @@ typedef struct io_class {
     void (*close)(void *io); /* after everything submitted was reaped */
     /* Starts requests [n]; never more than `depth` in flight. */
     void (*submit)(void *io, const io_request *requests, uint32_t n);
-    /* Results [cap] of requests that are done; waits for the first one for at most wait_ns (0: not at all, UINT64_MAX:
-     * as long as it takes), where any is in flight. Returns their number. */
+    /* Results [cap], cap at least the depth, of requests that are done; waits for the first one for at most wait_ns (0:
+     * not at all, UINT64_MAX: as long as it takes), where any is in flight. Returns their number. */
     uint32_t (*reap)(void *io, io_result *results, uint32_t cap, uint64_t wait_ns);
 } io_class;
 

@@ -1,9 +1,10 @@
 /* Reads by io_uring: one system call starts many, and what has ended is seen without any.
  *
  * The arena and the file are registered where the system allows it (locked memory may be limited), which spares the
- * kernel to look them up and to pin pages for every read; nothing else depends on it. Waiting with a limit must not
- * touch the submission side, which another thread may be using: kernels do that from 5.11 on, older ones are left to
- * the threads. */
+ * kernel to look them up and to pin pages for every read; nothing else depends on it. Sub-experts that are neighbours
+ * in the file, as those of one expert are, are read as one, which disks do faster. Waiting with a limit must not touch
+ * the submission side, which another thread may be using: kernels do that from 5.11 on, older ones are left to the
+ * threads. */
 #include <assert.h>
 #include <errno.h>
 #include <liburing.h>
@@ -15,22 +16,36 @@
 
 #include "store/io.h"
 
-#define CHUNK        ((size_t)1 << 30) /* the most that one registered buffer may hold */
-#define MAX_CHUNKS   1024u             /* buffers; all kernels take so many */
-#define REAP_AT_ONCE 32u
+#define CHUNK      ((size_t)1 << 30) /* the most that one registered buffer may hold */
+#define MAX_CHUNKS 1024u             /* buffers; all kernels take so many */
+#define NONE       UINT32_MAX
+/* Neighbours in the file are read as one: so much of it, in so many pieces; and this many runs are looked back at,
+ * since the parts of a sub-expert take turns. */
+#define RUN_BYTES  ((uint64_t)1 << 20)
+#define RUN_PIECES 16u
+#define RUNS_OPEN  3u
 
 typedef struct flight {
     io_request request;
-    uint32_t next; /* free one */
+    uint32_t next; /* of its run, or of the free ones */
 } flight;
+
+/* Requests of which each begins where the one before ends. */
+typedef struct run {
+    uint32_t first, last, n; /* flights */
+    uint64_t begin, end;
+} run;
 
 typedef struct uring_io {
     struct io_uring ring;
     io_setup setup;
     bool file_registered, arena_registered;
-    pthread_mutex_t lock; /* of the list of free flights: submitting takes, reaping gives back */
+    pthread_mutex_t lock; /* of the flights: submitting takes, reaping gives back */
     flight *flights;      /* [depth] */
     uint32_t free;
+    bool joins;           /* the kernel copies what describes a request when it is submitted */
+    run *runs;            /* [depth] while submitting */
+    struct iovec *pieces; /* [depth] of runs */
 } uring_io;
 
 static void register_arena(uring_io *u)
@@ -71,9 +86,20 @@ static mp_status make_flights(uring_io *u, mp_error *err)
 {
     const uint32_t n = u->setup.depth;
     u->flights = calloc(n, sizeof *u->flights);
-    if (!u->flights) return status_no_memory(err, n * sizeof *u->flights, "reads in flight");
+    u->runs = calloc(n, sizeof *u->runs);
+    u->pieces = calloc(n, sizeof *u->pieces);
+    if (!u->flights || !u->runs || !u->pieces)
+        return status_no_memory(err, n * (sizeof *u->flights + sizeof *u->runs + sizeof *u->pieces), "reads in flight");
     for (uint32_t i = 0; i < n; i++) u->flights[i].next = i + 1;
     return MP_OK;
+}
+
+static void free_all(uring_io *u)
+{
+    free(u->flights);
+    free(u->runs);
+    free(u->pieces);
+    free(u);
 }
 
 static mp_status uring_open(const io_setup *setup, void **io, mp_error *err)
@@ -85,10 +111,10 @@ static mp_status uring_open(const io_setup *setup, void **io, mp_error *err)
     mp_status status = make_flights(u, err);
     if (status == MP_OK) status = make_ring(u, err);
     if (status != MP_OK) {
-        free(u->flights);
-        free(u);
+        free_all(u);
         return status;
     }
+    u->joins = u->ring.features & IORING_FEAT_SUBMIT_STABLE;
     pthread_mutex_init(&u->lock, NULL);
     u->file_registered = io_uring_register_files(&u->ring, &setup->fd, 1) == 0;
     register_arena(u);
@@ -101,33 +127,65 @@ static void uring_close(void *io)
     uring_io *u = io;
     io_uring_queue_exit(&u->ring);
     pthread_mutex_destroy(&u->lock);
-    free(u->flights);
-    free(u);
+    free_all(u);
 }
 
-static void prepare(uring_io *u, const io_request *request)
+/* Puts a request into a flight, and that into one of runs [n], a new one if need be; returns their number. */
+static uint32_t add_to_runs(uring_io *u, uint32_t n, const io_request *request)
+{
+    const uint32_t i = u->free;
+    assert(i < u->setup.depth);
+    u->free = u->flights[i].next;
+    u->flights[i] = (flight){.request = *request, .next = NONE};
+    for (uint32_t r = n; u->joins && r > 0 && n - r < RUNS_OPEN; r--) {
+        run *open = &u->runs[r - 1];
+        if (open->end != request->offset || open->n == RUN_PIECES ||
+            request->offset + request->bytes - open->begin > RUN_BYTES)
+            continue;
+        u->flights[open->last].next = i;
+        open->last = i;
+        open->n++;
+        open->end += request->bytes;
+        return n;
+    }
+    u->runs[n] = (run){i, i, 1, request->offset, request->offset + request->bytes};
+    return n + 1;
+}
+
+/* One piece goes into the registered arena, several into a list; returns what of the list is free. */
+static struct iovec *prepare(uring_io *u, const run *r, struct iovec *pieces)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-    assert(sqe && u->free < u->setup.depth); /* the ring has room for all that may be in flight */
-    const uint32_t i = u->free;
-    u->free = u->flights[i].next;
-    u->flights[i].request = *request;
-
+    assert(sqe); /* the ring has room for all that may be in flight */
+    const io_request *request = &u->flights[r->first].request;
     const int fd = u->file_registered ? 0 : u->setup.fd;
     const size_t at = (size_t)(request->to - u->setup.arena), chunk = at / CHUNK;
-    if (u->arena_registered && (at + request->bytes - 1) / CHUNK == chunk)
+    if (r->n > 1) {
+        uint32_t n = 0;
+        for (uint32_t i = r->first; i != NONE; i = u->flights[i].next) {
+            request = &u->flights[i].request;
+            pieces[n++] = (struct iovec){.iov_base = request->to, .iov_len = request->bytes};
+        }
+        io_uring_prep_readv(sqe, fd, pieces, n, r->begin);
+        pieces += n;
+    } else if (u->arena_registered && (at + request->bytes - 1) / CHUNK == chunk) {
         io_uring_prep_read_fixed(sqe, fd, request->to, request->bytes, request->offset, (int)chunk);
-    else
+    } else {
         io_uring_prep_read(sqe, fd, request->to, request->bytes, request->offset);
+    }
     if (u->file_registered) sqe->flags |= IOSQE_FIXED_FILE;
-    io_uring_sqe_set_data64(sqe, i);
+    io_uring_sqe_set_data64(sqe, r->first);
+    return pieces;
 }
 
 static void uring_submit(void *io, const io_request *requests, uint32_t n)
 {
     uring_io *u = io;
+    struct iovec *pieces = u->pieces;
+    uint32_t runs = 0;
     pthread_mutex_lock(&u->lock);
-    for (uint32_t i = 0; i < n; i++) prepare(u, &requests[i]);
+    for (uint32_t i = 0; i < n; i++) runs = add_to_runs(u, runs, &requests[i]);
+    for (uint32_t i = 0; i < runs; i++) pieces = prepare(u, &u->runs[i], pieces);
     pthread_mutex_unlock(&u->lock);
     while (io_uring_sq_ready(&u->ring)) {
         const int error = io_uring_submit(&u->ring);
@@ -136,29 +194,49 @@ static void uring_submit(void *io, const io_request *requests, uint32_t n)
     }
 }
 
-/* The kernel may stop early or ask to come again: rare, so the rest is read right here. */
-static io_result finish(const uring_io *u, const io_request *request, int res)
+/* The requests of a run, whose flights are free then; returns their number. */
+static uint32_t land(uring_io *u, uint32_t first, io_request *requests)
 {
-    if (res == -EINTR || res == -EAGAIN) res = 0;
-    if (res < 0) return (io_result){.tag = request->tag, .error = -res};
-    return io_read_rest(&u->setup, request, (uint32_t)res);
-}
-
-static uint32_t take_results(uring_io *u, io_result *results, uint32_t cap)
-{
-    struct io_uring_cqe *cqes[REAP_AT_ONCE];
-    const uint32_t n = io_uring_peek_batch_cqe(&u->ring, cqes, cap < REAP_AT_ONCE ? cap : REAP_AT_ONCE);
-    io_request requests[REAP_AT_ONCE];
+    uint32_t n = 0;
     pthread_mutex_lock(&u->lock);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t landed = (uint32_t)io_uring_cqe_get_data64(cqes[i]);
-        requests[i] = u->flights[landed].request;
-        u->flights[landed].next = u->free;
-        u->free = landed;
+    for (uint32_t i = first, next; i != NONE; i = next) {
+        next = u->flights[i].next;
+        requests[n++] = u->flights[i].request;
+        u->flights[i].next = u->free;
+        u->free = i;
     }
     pthread_mutex_unlock(&u->lock);
-    for (uint32_t i = 0; i < n; i++) results[i] = finish(u, &requests[i], cqes[i]->res);
-    io_uring_cq_advance(&u->ring, n);
+    return n;
+}
+
+/* Shares out what a run has read. The kernel may stop early or ask to come again: rare, so the rest is read right here.
+ */
+static void finish(const uring_io *u, const io_request *requests, uint32_t n, int res, io_result *results)
+{
+    uint32_t left = res > 0 ? (uint32_t)res : 0;
+    const bool failed = n == 1 && res < 0 && res != -EINTR && res != -EAGAIN; /* of several: which, shows one by one */
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t done = left < requests[i].bytes ? left : requests[i].bytes;
+        left -= done;
+        results[i] =
+            failed ? (io_result){.tag = requests[i].tag, .error = -res} : io_read_rest(&u->setup, &requests[i], done);
+    }
+}
+
+/* `cap` is the depth: all that can be in flight has room. */
+static uint32_t take_results(uring_io *u, io_result *results, uint32_t cap)
+{
+    struct io_uring_cqe *cqe;
+    io_request requests[RUN_PIECES];
+    uint32_t n = 0;
+    while (n < cap && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+        const int res = cqe->res;
+        const uint32_t first = (uint32_t)io_uring_cqe_get_data64(cqe), count = land(u, first, requests);
+        io_uring_cqe_seen(&u->ring, cqe);
+        assert(n + count <= cap);
+        finish(u, requests, count, res, results + n);
+        n += count;
+    }
     return n;
 }
 

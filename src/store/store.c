@@ -12,7 +12,7 @@
 #include "store/slots.h"
 #include "store/store_impl.h"
 
-#define DEFAULT_DEPTH 64u
+#define DEFAULT_DEPTH 128u
 #define MAX_DEPTH     4096u
 
 /* ---- what stays for good ---- */
