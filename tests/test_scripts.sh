@@ -91,7 +91,7 @@ deps() {
     fi
 }
 libraries="gcc libc6-dev make pkg-config libcurl4-gnutls-dev libjansson-dev libmicrohttpd-dev libpcre2-dev libedit-dev"
-libraries+=" nettle-dev liblapacke-dev libjs-chart.js"
+libraries+=" nettle-dev liburing-dev liblapacke-dev libjs-chart.js"
 
 echo 1..21
 check 'runner: passes and skips' runner '2 passed, 0 failed, 1 skipped' 0 "$dir/good"
