@@ -225,7 +225,7 @@ static void test_prefer_resident(void **state)
     prefer.prefer_resident = 0.5F;
     mp_engine *a = open_engine(split, 2, plain), *b = open_engine(split, 2, prefer), *c = open_engine(split, 1, prefer);
     float *x = run_text(split, a, 0), *y = run_text(split, b, 0), *z = run_text(split, c, 0);
-    mp_store_stats without, with;
+    mp_store_stats without = {0}, with = {0};
     assert_true(mp_engine_store_stats(a, &without) && mp_engine_store_stats(b, &with));
     assert_int_equal(without.swaps, 0);
     assert_true(with.swaps > 0);
