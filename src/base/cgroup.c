@@ -4,18 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-bool cgroup_line(const char *directory, const char *file, char *line, size_t cap)
-{
-    char path[1200];
-    if (snprintf(path, sizeof path, "%s/%s", directory, file) >= (int)sizeof path) return false;
-    FILE *f = fopen(path, "re");
-    if (!f) return false;
-    const bool ok = fgets(line, (int)cap, f) != NULL;
-    fclose(f);
-    if (ok) line[strcspn(line, "\n")] = 0;
-    return ok;
-}
-
 /* A container may see the path of its host here, below a mount that begins at the container's own group: directories
  * that do not exist set no limit, and the mount's top is asked last. */
 static void visit_ancestors(const char *mount, const char *group, bool v2, cgroup_visit_fn fn, void *user)

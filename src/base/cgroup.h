@@ -5,13 +5,10 @@
 #define BASE_CGROUP_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 typedef void (*cgroup_visit_fn)(void *user, const char *directory, bool v2);
 
 /* Calls fn for the directory of this process's group that has `controller` ("cpu"), and for all its ancestors. */
 void cgroup_visit(const char *root, const char *controller, cgroup_visit_fn fn, void *user);
-/* First line of DIRECTORY/FILE without its newline; false where there is none. */
-bool cgroup_line(const char *directory, const char *file, char *line, size_t cap);
 
 #endif

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cgroup.h"
+#include "base/file.h"
 
 #define CPUS_MOST (1u << 16) /* larger than any kernel's NR_CPUS */
 
@@ -33,26 +34,18 @@ unsigned cpus_logical(const cpus_mask *mask)
     return n > 0 ? (unsigned)n : 1;
 }
 
-/* First line of a small file of /sys or /proc. */
-static bool read_line(const char *path, char *line, int cap)
-{
-    FILE *f = fopen(path, "re");
-    if (!f) return false;
-    bool ok = fgets(line, cap, f) != NULL;
-    fclose(f);
-    return ok;
-}
-
 /* The lowest hardware thread on the core of `cpu`: the same number for all that share the core, and, unlike core_id,
  * different for cores of different packages and dies. */
 static unsigned first_sibling(const char *root, unsigned cpu)
 {
     static const char *const names[] = {"core_cpus_list", "thread_siblings_list"}; /* since Linux 5.3; before */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[512], line[256];
+        char topology[512], line[256];
         unsigned first;
-        snprintf(path, sizeof path, "%s/sys/devices/system/cpu/cpu%u/topology/%s", root, cpu, names[i]);
-        if (read_line(path, line, sizeof line) && sscanf(line, "%u", &first) == 1 && first < CPUS_MOST) return first;
+        snprintf(topology, sizeof topology, "%s/sys/devices/system/cpu/cpu%u/topology", root, cpu);
+        if (file_first_line(topology, names[i], line, sizeof line) && sscanf(line, "%u", &first) == 1 &&
+            first < CPUS_MOST)
+            return first;
     }
     return cpu;
 }
@@ -101,11 +94,13 @@ static unsigned quota_of(const char *directory, bool v2)
     char line[128];
     long long quota, period;
     if (v2) { /* "QUOTA PERIOD", or "max 100000" */
-        if (!cgroup_line(directory, "cpu.max", line, sizeof line)) return 0;
+        if (!file_first_line(directory, "cpu.max", line, sizeof line)) return 0;
         return sscanf(line, "%lld %lld", &quota, &period) == 2 ? whole_cpus(quota, period) : 0;
     }
-    if (!cgroup_line(directory, "cpu.cfs_quota_us", line, sizeof line) || sscanf(line, "%lld", &quota) != 1) return 0;
-    if (!cgroup_line(directory, "cpu.cfs_period_us", line, sizeof line) || sscanf(line, "%lld", &period) != 1) return 0;
+    if (!file_first_line(directory, "cpu.cfs_quota_us", line, sizeof line) || sscanf(line, "%lld", &quota) != 1)
+        return 0;
+    if (!file_first_line(directory, "cpu.cfs_period_us", line, sizeof line) || sscanf(line, "%lld", &period) != 1)
+        return 0;
     return whole_cpus(quota, period);
 }
 

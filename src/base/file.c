@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <nettle/sha2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -133,6 +134,18 @@ void file_map_release(const file_map *map, const void *at, size_t len)
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t before = (uintptr_t)at % page;
     if (len) madvise((uint8_t *)(uintptr_t)at - before, len + before, MADV_DONTNEED); /* advice: failing is harmless */
+}
+
+bool file_first_line(const char *directory, const char *name, char *line, size_t cap)
+{
+    char path[1200];
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path) return false;
+    FILE *f = fopen(path, "re");
+    if (!f) return false;
+    const bool ok = fgets(line, (int)cap, f) != NULL;
+    fclose(f);
+    if (ok) line[strcspn(line, "\n")] = 0;
+    return ok;
 }
 
 /* ---- SHA-256 ---- */

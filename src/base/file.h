@@ -7,6 +7,10 @@
 /* Whole file into *data [*len + 1], terminated by a 0 that *len does not count; the caller frees. */
 mp_status file_read(const char *path, char **data, size_t *len, mp_error *err);
 
+/* First line of DIRECTORY/NAME, without its newline; false where there is none. For the small files of /sys and /proc.
+ */
+bool file_first_line(const char *directory, const char *name, char *line, size_t cap);
+
 /* Hears of bytes done, may be NULL; false stops with MP_E_INTERRUPTED. */
 typedef bool (*file_tick_fn)(void *user, uint64_t done, uint64_t total);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cgroup.h"
+#include "base/file.h"
 
 /* The number after NAME, which stands in a line of its own; 0: none. */
 static uint64_t read_field(const char *path, const char *name)
@@ -24,7 +25,7 @@ static uint64_t read_number(const char *directory, const char *file)
 {
     char line[64];
     uint64_t value;
-    return cgroup_line(directory, file, line, sizeof line) && sscanf(line, "%" SCNu64, &value) == 1 ? value : 0;
+    return file_first_line(directory, file, line, sizeof line) && sscanf(line, "%" SCNu64, &value) == 1 ? value : 0;
 }
 
 /* What a group's limit leaves: unused bytes, and those that hold pages of files. */
