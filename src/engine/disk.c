@@ -62,6 +62,11 @@ static mp_status check_params(const mp_store_params *p, mp_error *err)
     return MP_OK;
 }
 
+static bool is_capped(const mp_model *m, const mp_store_params *params)
+{
+    return params->memory && params->memory < m->info.bytes_experts;
+}
+
 mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *wanted, mp_plan *plan, mp_error *err)
 {
     store_shape shape;
@@ -72,7 +77,7 @@ mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *want
     MP_TRY(check_params(params, err));
     if (make_shape(m, &shape, &file, NULL)) return MP_OK; /* cannot be capped: disk_open() says why where it matters */
     plan->experts_least = store_memory_for(&shape, least_units(m));
-    *wanted = params->memory && params->memory < m->info.bytes_experts;
+    *wanted = is_capped(m, params);
     if (*wanted) plan->weights_experts = params->memory;
     free((void *)shape.parts);
     return MP_OK;
@@ -121,14 +126,14 @@ static mp_status open_store(mp_engine *e, const store_shape *shape, int file, mp
 mp_status disk_open(mp_engine *e, mp_error *err)
 {
     const mp_model *m = e->model;
-    mp_plan plan = {0};
+    mp_status status = MP_OK;
     store_shape shape;
     int file = 0;
     MP_TRY(check_params(&e->params.store, err));
     if (!e->params.store.memory) return MP_OK;
     MP_TRY(make_shape(m, &shape, &file, err));
-    mp_status status = disk_plan(m, &e->params.store, &e->moe.disk.wanted, &plan, err);
-    if (!status && e->moe.disk.wanted) status = open_store(e, &shape, file, err);
+    e->moe.disk.wanted = is_capped(m, &e->params.store);
+    if (e->moe.disk.wanted) status = open_store(e, &shape, file, err);
     free((void *)shape.parts);
     if (e->params.store.prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-e->params.store.prefer_resident);
     return status;

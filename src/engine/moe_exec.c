@@ -100,7 +100,6 @@ static void point_at_mapping(moe_exec *m, const moe_layer *layer)
 typedef struct apply_job {
     moe_exec *m;
     const moe_pass *pass;
-    const moe_layer *layer;
     const uint32_t *groups; /* of hidden items; NULL: all in order */
     size_t n_groups;
     uint32_t blocks;               /* of hidden rows */
@@ -119,8 +118,8 @@ static size_t group_of(const apply_job *j, size_t i)
 static uint32_t reuse_proxies(const apply_job *j, size_t begin, size_t end)
 {
     const moe_exec *m = j->m;
-    const uint32_t r = j->layer->proxy_neurons, full = moe_full_budget(&m->shape), width = m->shape.part_width;
-    if (j->layer->gate != MP_GATE_PROXY || r > HIDDEN_ROWS) return 0;
+    const uint32_t r = j->pass->layer->proxy_neurons, full = moe_full_budget(&m->shape), width = m->shape.part_width;
+    if (j->pass->layer->gate != MP_GATE_PROXY || r > HIDDEN_ROWS) return 0;
     for (size_t i = begin; i < end; i++)
         if (j->pass->points[m->pair_token[i]] == 0) return 0;
     for (size_t i = begin; i < end; i++) {
@@ -136,7 +135,7 @@ static void scale_rows(const apply_job *j, size_t begin, size_t end, uint32_t ro
     const moe_shape *s = &m->shape;
     for (size_t i = begin; i < end; i++) {
         const uint32_t t = m->pair_token[i], k = m->pair_run[i] / s->n_parts;
-        const float scale = m->mix[(size_t)t * s->n_used + k] * j->layer->rungs[j->pass->points[t]].gain;
+        const float scale = m->mix[(size_t)t * s->n_used + k] * j->pass->layer->rungs[j->pass->points[t]].gain;
         float *h = m->hidden + i * s->part_width + row;
         for (uint32_t r = 0; r < rows; r++) h[r] *= scale;
     }
@@ -147,7 +146,7 @@ static void scale_rows(const apply_job *j, size_t begin, size_t end, uint32_t ro
 static void hidden_whole_sub(const apply_job *j, size_t g, const void *next, unsigned thread)
 {
     moe_exec *m = j->m;
-    const tensor *w = &j->layer->w.gate_up;
+    const tensor *w = &j->pass->layer->w.gate_up;
     const uint32_t width = m->shape.part_width, sub = m->active[g];
     const size_t begin = m->group_start[sub], stop = m->group_start[sub + 1], n = stop - begin;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap;
@@ -174,7 +173,7 @@ static const void *hidden_item_weights(const apply_job *j, size_t item)
 {
     if (item >= j->n_groups * j->blocks) return NULL;
     return j->m->at[0][group_of(j, item / j->blocks)] +
-           item % j->blocks * HIDDEN_ROWS * moe_part(j->layer, 0)->row_bytes;
+           item % j->blocks * HIDDEN_ROWS * moe_part(j->pass->layer, 0)->row_bytes;
 }
 
 static void hidden_item(void *arg, size_t item, unsigned thread)
@@ -182,7 +181,7 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
     const apply_job *j = arg;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
-    const moe_weights *w = &j->layer->w;
+    const moe_weights *w = &j->pass->layer->w;
     const kernels *k = m->x->k;
     const size_t g = group_of(j, item / j->blocks);
     const uint32_t sub = m->active[g], first = (uint32_t)(item % j->blocks) * HIDDEN_ROWS;
@@ -227,7 +226,7 @@ static const void *down_tile_at(const apply_job *j, size_t first, size_t i)
 {
     const size_t g = j->first + i / j->tiles_per_item, tile = first + i % j->tiles_per_item;
     if (g >= j->end) return NULL;
-    return j->m->at[1][g] + tile * j->m->shape.part_width * j->layer->w.down_t.row_bytes;
+    return j->m->at[1][g] + tile * j->m->shape.part_width * j->pass->layer->w.down_t.row_bytes;
 }
 
 /* A few runs of W outputs, side by side, for one range of tokens. */
@@ -236,7 +235,7 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
     const apply_job *j = arg;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
-    const tensor *w = &j->layer->w.down_t;
+    const tensor *w = &j->pass->layer->w.down_t;
     const size_t first = item / j->ranges * j->tiles_per_item, range = item % j->ranges;
     const size_t tokens = j->pass->tokens, t0 = tokens * range / j->ranges, t1 = tokens * (range + 1) / j->ranges;
     float **y = m->ptrs + (size_t)thread * 4 * m->cap;
@@ -287,7 +286,7 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
     const apply_job *j = arg;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
-    const tensor *w = &j->layer->w.down;
+    const tensor *w = &j->pass->layer->w.down;
     const uint32_t row = (uint32_t)item * MOE_DOWN_ROWS, left = s->d - row,
                    rows = left < MOE_DOWN_ROWS ? left : MOE_DOWN_ROWS;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap, *tmp = m->down_tmp + (size_t)thread * m->cap * MOE_DOWN_ROWS;
@@ -322,7 +321,7 @@ static void set_hidden_acts(moe_exec *m, const moe_layer *layer, size_t begin, s
 void moe_exec_hidden(moe_exec *m, const moe_pass *pass, const uint32_t *groups, size_t n)
 {
     const moe_shape *s = &m->shape;
-    apply_job job = {.m = m, .pass = pass, .layer = pass->layer, .groups = groups, .n_groups = n};
+    apply_job job = {.m = m, .pass = pass, .groups = groups, .n_groups = n};
     job.blocks = (s->part_width + HIDDEN_ROWS - 1) / HIDDEN_ROWS;
     if (s->tile && s->part_width <= WHOLE_SUB_ROWS && pass->layer->gate != MP_GATE_PROXY)
         pool_for(m->x->pool, n, hidden_sub_item, &job);
@@ -333,7 +332,7 @@ void moe_exec_hidden(moe_exec *m, const moe_pass *pass, const uint32_t *groups, 
 void moe_exec_down(moe_exec *m, const moe_pass *pass, size_t first, size_t end)
 {
     const moe_shape *s = &m->shape;
-    apply_job job = {.m = m, .pass = pass, .layer = pass->layer, .first = first, .end = end, .ranges = 1};
+    apply_job job = {.m = m, .pass = pass, .first = first, .end = end, .ranges = 1};
     if (s->tile) {
         run_down_tiles(&job);
     } else {
