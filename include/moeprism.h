@@ -223,8 +223,8 @@ typedef struct mp_batch_token {
     uint32_t pos;   /* must continue the sequence: its length so far */
     uint32_t point; /* operating point of this token */
     bool logits;    /* wanted after the step */
-    uint32_t
-        floor; /* cheapest point that mp_store_params.deadline_ns may bring this token to; up to `point`: nothing */
+    /* Cheapest point that mp_store_params.deadline_ns may bring this token to; up to `point`: nothing is lost. */
+    uint32_t floor;
 } mp_batch_token;
 
 /* What a store has done since open. */

@@ -33,15 +33,13 @@ mp_status run_trace_end(run_trace *t, mp_status traced, mp_error *err)
 {
     mp_engine_watch_layers(t->engine, NULL, NULL);
     if (traced == MP_OK && t->status != MP_OK) traced = status_fail(err, t->status, "%s: cannot be written", t->path);
-    if (traced == MP_OK || traced == MP_E_INTERRUPTED) {
-        mp_error why;
-        const mp_status status = output_finish(&t->text, t->path, &why);
-        if (status != MP_OK && traced == MP_OK) {
-            *err = why;
-            return status;
-        }
+    if (traced != MP_OK && traced != MP_E_INTERRUPTED) {
+        output_drop(&t->text);
         return traced;
     }
-    output_drop(&t->text);
-    return traced;
+    mp_error why;
+    const mp_status status = output_finish(&t->text, t->path, &why);
+    if (traced != MP_OK || status == MP_OK) return traced;
+    *err = why;
+    return status;
 }
