@@ -202,12 +202,60 @@ static void test_quality_follows_load(void **state)
     trace_clear(&t);
 }
 
+/* ---- what the work allows ---- */
+
+/* With one slot nothing is shared: the work of a trace is its steps, and fifo, never idle, is done when it is. */
+static void test_work_of_one_slot(void **state)
+{
+    (void)state;
+    report_request out[20];
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        simulate_params p = server(SCHED_POLICY_FIFO);
+        p.config.slots = 1;
+        p.slower = 1 + (double)seed;
+        p.overhead_ns = seed * MS;
+        trace t = made(seed % 2 ? 0.5 : 1000, 20, "full", seed);
+        const simulate_totals totals = run(&p, &t, out);
+        const double late = (double)totals.end_ns - (double)totals.work_end_ns;
+        if (fabs(late) > 20 * 300) fail_msg("seed %u: off by %g ns", (unsigned)seed, late); /* a step's time is cut */
+        trace_clear(&t);
+    }
+}
+
+/* More than can be done: elastic does nearly all that the work allows, fifo does not. Little to do: the arrivals' pace.
+ */
+static void test_work_under_load(void **state)
+{
+    (void)state;
+    report_request out[300];
+    for (uint64_t seed = 0; seed < 3; seed++) {
+        simulate_params p = server(SCHED_POLICY_ELASTIC), q = server(SCHED_POLICY_FIFO);
+        trace t = made(100, 300, "uniform:1,0.5,0.25", seed);
+        const simulate_totals elastic = run(&p, &t, out), fifo = run(&q, &t, out);
+        assert_int_equal(elastic.work_end_ns, fifo.work_end_ns);
+        assert_true((double)elastic.work_end_ns > 0.95 * (double)elastic.end_ns);
+        assert_true((double)elastic.work_end_ns < 1.02 * (double)elastic.end_ns);
+        assert_true((double)fifo.work_end_ns < 0.95 * (double)fifo.end_ns);
+        trace_clear(&t);
+        t = made(0.05, 40, "uniform:1,0.5,0.25", seed);
+        const simulate_totals calm = run(&p, &t, out);
+        const uint64_t last = t.requests[t.n - 1].arrival_ns;
+        assert_true(calm.work_end_ns > last && calm.work_end_ns <= calm.end_ns && calm.end_ns < last + 20000 * MS);
+        trace_clear(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alone),         cmocka_unit_test(test_accounts),
-        cmocka_unit_test(test_deterministic), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_unknown_floor), cmocka_unit_test(test_quality_follows_load),
+        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_accounts),
+        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unknown_floor),
+        cmocka_unit_test(test_quality_follows_load),
+        cmocka_unit_test(test_work_of_one_slot),
+        cmocka_unit_test(test_work_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

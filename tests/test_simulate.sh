@@ -25,6 +25,7 @@ load=(--cost "$dir/m.cost.json" --rate 2000 -n 250 --prompt-tokens 8-60 --output
 run simulate "${load[@]}" --policy all --save-trace "$dir/t.csv"
 check 'all policies, side by side' prints '^ +elastic +fifo +fullbatch +virtual-queues +lanes'
 check 'every request is done' [ "$(cell 'done' 1) $(cell 'done' 2) $(cell 'done' 3) $(cell 'done' 4) $(cell 'done' 5)" = "250 250 250 250 250" ]
+check 'tells what the work allows' prints '^the work at the floors allows [0-9.]+ requests/s$'
 check 'no floor is undercut' [ "$(cell 'floor violations' 1)$(cell 'floor violations' 4)" = 00 ]
 check 'the trace is saved' [ "$(wc -l <"$dir/t.csv")" -eq 251 ]
 cp "$dir/out" "$dir/first"

@@ -110,7 +110,14 @@ static mp_status run_policies(const simulate_options *o, const cost_file *f, con
 
 /* ---- results ---- */
 
-static json_t *results_json(const results *r, const cost_file *f, const sched_config *c)
+/* Requests a second that the work allows, the same for every policy: what it is worth to be never idle. */
+static double allowed_s(const results *r, const trace *t)
+{
+    const double seconds = ((double)r->totals[0].work_end_ns - (double)t->requests[0].arrival_ns) * 1e-9;
+    return seconds > 0 ? (double)t->n / seconds : NAN;
+}
+
+static json_t *results_json(const results *r, const cost_file *f, const sched_config *c, double allowed)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < r->n; i++) {
@@ -121,8 +128,9 @@ static json_t *results_json(const results *r, const cost_file *f, const sched_co
         json_object_set_new(object, "busy_seconds", json_number((double)r->totals[i].busy_ns * 1e-9));
         json_array_append_new(list, object);
     }
-    return json_pack("{s:o s:I s:I s:I s:o}", "model", json_text(f->model_file), "slots", (json_int_t)c->slots, "queue",
-                     (json_int_t)c->queue, "step_tokens", (json_int_t)c->step_tokens, "policies", list);
+    return json_pack("{s:o s:I s:I s:I s:o s:o}", "model", json_text(f->model_file), "slots", (json_int_t)c->slots,
+                     "queue", (json_int_t)c->queue, "step_tokens", (json_int_t)c->step_tokens, "allowed_requests_per_s",
+                     json_number(allowed), "policies", list);
 }
 
 static mp_status simulate_all(const simulate_options *o, mp_error *err)
@@ -135,10 +143,12 @@ static mp_status simulate_all(const simulate_options *o, mp_error *err)
     MP_TRY(trace_options_load(&o->trace, &t, err));
     const sched_config c = config_of(o, &file);
     mp_status status = run_policies(o, &file, &t, &r, err);
+    const double allowed = status == MP_OK ? allowed_s(&r, &t) : NAN;
     trace_clear(&t);
     if (status != MP_OK) return status;
-    if (o->json.given) return output_json(results_json(&r, &file, &c), o->json.text, err);
+    if (o->json.given) return output_json(results_json(&r, &file, &c, allowed), o->json.text, err);
     printf("%s, %u slots, a queue of %u; virtual time\n", file.model_file, c.slots, c.queue);
+    printf("the work at the floors allows %.3f requests/s\n", allowed);
     return request_report_print(r.reports, r.names, r.n, stdout, err);
 }
 

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "sched/work.h"
+
 typedef struct live {
     uint32_t floor;    /* point */
     uint32_t position; /* tokens that ran */
@@ -68,7 +70,6 @@ static mp_status submit(replay *r)
 static uint64_t time_of(const replay *r, const sched_plan *plan)
 {
     double features[COST_FEATURES];
-    const double slower = r->params->slower > 0 ? r->params->slower : 1;
     for (size_t i = 0; i < plan->n; i++) {
         const sched_item *item = &plan->items[i];
         r->costs[i] = (cost_item){.n_tokens = item->n_tokens,
@@ -77,7 +78,7 @@ static uint64_t time_of(const replay *r, const sched_plan *plan)
                                   .share = r->params->config.points[item->point].share};
     }
     cost_features(&r->truth.shape, r->costs, plan->n, features);
-    const double ns = cost_predict_ns(&r->truth, features) * slower + (double)r->params->overhead_ns;
+    const double ns = cost_predict_ns(&r->truth, features);
     return ns >= 1 ? (uint64_t)ns : 1; /* time must go on */
 }
 
@@ -143,17 +144,34 @@ static mp_status run(replay *r)
     return MP_OK;
 }
 
+/* What steps really take. */
+static cost_model truth_of(const simulate_params *p)
+{
+    cost_model m = p->config.cost;
+    if (!(m.correction > 0)) m.correction = 1;
+    if (p->slower > 0) m.correction *= p->slower;
+    m.ns[COST_STEP] += (double)p->overhead_ns / m.correction;
+    return m;
+}
+
+static double work_end(const replay *r)
+{
+    sched_config c = r->params->config;
+    c.cost = r->truth;
+    return work_end_ns(&c, r->trace);
+}
+
 mp_status simulate(const simulate_params *params, const trace *t, report_request *requests, simulate_totals *totals,
                    mp_error *err)
 {
-    replay r = {
-        .params = params, .trace = t, .out = requests, .truth = params->config.cost, .totals = totals, .err = err};
+    replay r = {.params = params, .trace = t, .out = requests, .truth = truth_of(params), .totals = totals, .err = err};
     *totals = (simulate_totals){0};
     r.lives = calloc(t->n > 0 ? t->n : 1, sizeof *r.lives);
     r.costs = calloc(params->config.slots > 0 ? params->config.slots : 1, sizeof *r.costs);
     mp_status status = r.lives && r.costs ? MP_OK : status_no_memory(err, t->n * sizeof *r.lives, "a simulation");
     if (status == MP_OK) status = sched_new(&params->config, &r.scheduler, err);
     if (status == MP_OK) status = run(&r);
+    if (status == MP_OK) totals->work_end_ns = (uint64_t)work_end(&r);
     sched_free(r.scheduler);
     free(r.lives);
     free(r.costs);

@@ -16,6 +16,7 @@ typedef struct simulate_totals {
     uint64_t steps, tokens; /* prompts and replies */
     uint64_t busy_ns;       /* sum of the steps' times */
     uint64_t end_ns;        /* when the last step was over */
+    uint64_t work_end_ns;   /* when a server that is never idle could be done, everybody at the floor (work.h) */
 } simulate_totals;
 
 /* requests [t->n], in the trace's order; clock 0 is the trace's. Floors that the ladder does not have are refused with
