@@ -63,7 +63,7 @@ static void test_values(void **state)
     metrics_tokens(m, 0, 3, false, 3, NAN, NAN); /* not measured: not counted */
     metrics_drawn(m, 4);
     metrics_prefix(m, 100, 64);
-    metrics_step(m, 2000000, 4000000, 500000000);
+    metrics_step(m, 2000000, 3000000, 4000000, 500000000);
     metrics_gauges(m, 3, 2, 40, 17);
     metrics_connections(m, 1);
     metrics_connections(m, 1);
@@ -97,6 +97,7 @@ static void test_values(void **state)
     assert_true(value(text, "moeprism_log_perplexity_increase_promised_total") == 0.5);
     assert_true(value(text, "moeprism_prefix_hit_tokens_total") == 64);
     assert_true(value(text, "moeprism_step_overhead_seconds_total") == 0.5);
+    assert_true(value(text, "moeprism_step_uncorrected_seconds_total") == 0.003);
     assert_true(value(text, "moeprism_step_seconds_sum") == 0.004);
     assert_true(value(text, "moeprism_step_predicted_seconds_bucket{le=\"0.002\"}") == 1);
     assert_true(value(text, "moeprism_kv_pages_used") == 17);

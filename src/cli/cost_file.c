@@ -30,18 +30,12 @@ char *cost_file_path(const char *model_path)
 
 /* ---- the ladder ---- */
 
-/* Where a point was not measured: grows as the share falls, like the curves of split models that were. */
-static double estimated_loss(double share)
-{
-    return 0.004 * pow(1 / share - 1, 1.3);
-}
-
 bool cost_file_ladder(const mp_model *model, sched_point points[COST_FILE_POINTS_MAX], uint32_t *n)
 {
     const mp_point *full = mp_model_point(model, 0), *point;
     for (*n = 0; (point = mp_model_point(model, *n)) != NULL; (*n)++) {
         if (*n == COST_FILE_POINTS_MAX) return false;
-        const double loss = point->measured ? log(point->ppl / full->ppl) : estimated_loss(point->compute_share);
+        const double loss = point->measured ? log(point->ppl / full->ppl) : sched_loss_guess(point->compute_share);
         points[*n] = (sched_point){.share = point->compute_share, .loss = *n == 0 ? 0 : fmax(0, loss)};
     }
     return true;

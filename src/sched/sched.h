@@ -36,6 +36,9 @@ typedef struct sched_point {
                     estimate that grows as the share falls */
 } sched_point;
 
+/* The loss to go by where none was measured: grows as the share falls, like the curves of split models that were. */
+double sched_loss_guess(double share);
+
 typedef struct sched_config {
     sched_policy policy;
     uint32_t slots;       /* requests that run at once */

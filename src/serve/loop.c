@@ -15,12 +15,6 @@
 
 /* ---- opening ---- */
 
-/* Points that were not measured are taken to lose more the less they run, so that policies prefer dearer ones. */
-static double loss_guess(double share)
-{
-    return share > 0 ? 0.05 * (1 / share - 1) : INFINITY;
-}
-
 /* Fills l->loss as measured, and `points` for the scheduler, whose losses do not fall. */
 static void read_points(loop *l, sched_point *points)
 {
@@ -28,7 +22,8 @@ static void read_points(loop *l, sched_point *points)
     for (uint32_t i = 0; i < l->info->n_points; i++) {
         const mp_point *p = mp_model_point(l->p.model, i);
         l->loss[i] = p->measured && full->measured ? log(p->ppl / full->ppl) : (i == 0 ? 0 : NAN);
-        points[i] = (sched_point){p->compute_share, isnan(l->loss[i]) ? loss_guess(p->compute_share) : l->loss[i]};
+        points[i] =
+            (sched_point){p->compute_share, isnan(l->loss[i]) ? sched_loss_guess(p->compute_share) : l->loss[i]};
         if (i > 0 && points[i].loss < points[i - 1].loss) points[i].loss = points[i - 1].loss;
     }
 }

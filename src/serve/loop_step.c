@@ -237,7 +237,8 @@ void loop_run(loop *l)
     const uint64_t end = clock_now_ns();
     l->since_ns = end;
     l->took_ns = end - start;
-    metrics_step(l->p.metrics, l->plan.predicted_ns, l->took_ns, overhead);
+    const double as_measured = (double)l->plan.predicted_ns / sched_cost(l->sched)->correction;
+    metrics_step(l->p.metrics, l->plan.predicted_ns, (uint64_t)as_measured, l->took_ns, overhead);
     size_t at = 0, draws = 0, drawn = 0;
     for (size_t i = 0; i < l->plan.n; i++) {
         const sched_item *it = &l->plan.items[i];

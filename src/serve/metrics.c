@@ -40,6 +40,7 @@ enum {
     PREFIX_ASKED,
     PREFIX_HIT,
     OVERHEAD,
+    UNCORRECTED,
     STORE_HITS,
     STORE_MISSES,
     STORE_WANTED,
@@ -81,6 +82,10 @@ static const struct {
     [PREFIX_HIT] = {"prefix_hit_tokens_total", "", "Tokens of prompts that came from the prefix cache.", 1, false},
     [OVERHEAD] = {"step_overhead_seconds_total", "",
                   "Time between steps: scheduling, drawing tokens, text; not waiting for work.", 1e-9, false},
+    [UNCORRECTED] = {"step_uncorrected_seconds_total", "",
+                     "Time the cost model as measured would have predicted for the same steps, without what it learnt "
+                     "from those before.",
+                     1e-9, false},
     [STORE_HITS] = {"store_hits_total", "",
                     "Sub-experts that steps wanted and that were in memory or on their way; 0 where all are mapped.", 1,
                     false},
@@ -222,9 +227,10 @@ void metrics_prefix(metrics *m, uint64_t asked_tokens, uint64_t hit_tokens)
     count(m, PREFIX_HIT, (int64_t)hit_tokens);
 }
 
-void metrics_step(metrics *m, uint64_t predicted_ns, uint64_t took_ns, uint64_t overhead_ns)
+void metrics_step(metrics *m, uint64_t predicted_ns, uint64_t uncorrected_ns, uint64_t took_ns, uint64_t overhead_ns)
 {
     observe(m, STEP_PREDICTED, predicted_ns);
+    count(m, UNCORRECTED, (int64_t)uncorrected_ns);
     observe(m, STEP, took_ns);
     count(m, OVERHEAD, (int64_t)overhead_ns);
 }

@@ -35,7 +35,8 @@ void metrics_tokens(metrics *m, uint32_t point, uint64_t n, bool prompt, double 
                     double floor_loss_sum);
 void metrics_drawn(metrics *m, uint64_t n); /* tokens of replies */
 void metrics_prefix(metrics *m, uint64_t asked_tokens, uint64_t hit_tokens);
-void metrics_step(metrics *m, uint64_t predicted_ns, uint64_t took_ns, uint64_t overhead_ns);
+/* Predicted with the cost model's correction, and without. */
+void metrics_step(metrics *m, uint64_t predicted_ns, uint64_t uncorrected_ns, uint64_t took_ns, uint64_t overhead_ns);
 void metrics_layers(metrics *m, const uint64_t *run, const uint64_t *full, uint32_t n); /* sub-experts, cumulative */
 void metrics_gauges(metrics *m, uint32_t running, uint32_t waiting, uint32_t kv_pages, uint32_t kv_pages_used);
 void metrics_connections(metrics *m, int change);
