@@ -2,28 +2,32 @@
 # shellcheck disable=SC1091,SC2154 # serving.bash, which sets what is used here
 # What elasticity buys a server, over HTTP and in open loop: a model of OLMoE-1B-7B's shape, the original under fifo (which
 # runs a batch at the dearest floor in it, with fewer whole experts where all floors allow) beside the split model under
-# fifo, virtual-queues and elastic; at half of what fifo on the original sustains, at that, and at 1.5 times as much.
-# bench/serving.bash tells the mixes of requests. Every load is also replayed by `moeprism simulate`, so that the two can
-# be held against each other.
+# virtual-queues and elastic; at half of what fifo on the original sustains, at that, at 1.5 times as much, and saturated.
+# bench/serving.bash tells the mixes of requests.
 #
-#   bench/serve.sh [SECONDS] [SEED]      arrivals of so many seconds a load, default 120; writes docs/results/serve.md, .csv
+# Every load is also replayed by `moeprism simulate`, so that the two can be held against each other: by the cost file alone,
+# and with steps as much slower than it, and as much time between them, as the server's metrics tell of that load.
 #
-# Environment: MIXES (default "compute quality deadline full"), LOADS (default "0.5 1 1.5"; deadline and full run at 1.5
-# only), SYSTEMS (names with colons between), OUT, THREADS (default: the program's), RATE
-# (requests a second at load 1); APPEND=1 adds to the CSV that is there.
+#   bench/serve.sh [SECONDS] [SEED]      arrivals of so many seconds a load, default 45; writes docs/results/serve.md, .csv
+#
+# Takes about 24 minutes by default and as long again where the models have to be made, nobody need be there. Environment:
+# SYSTEMS (names with colons between), MIXES (default "compute quality deadline full"), LOADS (default "0.5 1 1.5 saturated";
+# deadline and full run at 1.5 only, virtual-queues saturated only), REQUESTS (that saturate, default 64), OUT, THREADS
+# (default: the program's), RATE (requests a second at load 1), COSTS=keep (as it is, the cost file); APPEND=1 adds to the
+# CSV that is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 OUT=${OUT:-docs/results/serve}
-seconds=${1:-120} seed=${2:-0}
+seconds=${1:-45} seed=${2:-0} requests=${REQUESTS:-64}
 . bench/serving.bash
 dir=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
 
 start_server() { # SYSTEM
-    "$moeprism" serve "$(model_of "$1")" "${engine[@]}" --policy "$(policy_of "$1")" --slots 8 -c 1024 --port 0 \
-        --no-prefix-cache >"$dir/serve.out" 2>"$dir/serve.err" &
+    "$moeprism" serve "$(model_of "$1")" "${engine[@]}" --policy "$(policy_of "$1")" --slots 8 -c 1024 --queue 256 \
+        --port 0 --no-prefix-cache >"$dir/serve.out" 2>"$dir/serve.err" &
     server=$!
     until grep -q listening "$dir/serve.out"; do
         kill -0 "$server" 2>/dev/null || { cat "$dir/serve.err" >&2; exit 1; }
@@ -38,24 +42,53 @@ stop_server() {
     server=
 }
 
+# Of the server's steps so far: their number, seconds they took, seconds by the cost file, seconds between them.
+steps() {
+    curl -sf "$url/metrics" | awk '$1 == "moeprism_step_seconds_count" { n = $2 } $1 == "moeprism_step_seconds_sum" { took = $2 }
+        $1 == "moeprism_step_uncorrected_seconds_total" { file = $2 } $1 == "moeprism_step_overhead_seconds_total" { between = $2 }
+        END { print n, took, file, between }'
+}
+
 # run SYSTEM MIX LOAD: on the server that runs, then in the simulator.
 run() {
-    local options
+    local options load before slower overhead
     read -ra options <<<"$(deadline "$2")"
+    read -ra load <<<"$(arrivals "$3" "$seconds" "$requests")"
     echo "$1: $2, load $3" >&2
-    "$moeprism" loadgen --url "$url" --quality -r "$(rate "$3")" --duration "$seconds" --floors "$(floors "$2" "$1")" \
-        --seed "$seed" --vocabulary 50000 "${options[@]}" --save-trace "$dir/t.csv" --json "$dir/report.json"
-    echo "$2,$3,$1,server,$seed,$(row <"$dir/report.json")" >>"$OUT.csv"
-    echo "$2,$3,$1,simulated,$seed,$(simulate "$1" --trace "$dir/t.csv" | row)" >>"$OUT.csv"
+    before=$(steps)
+    "$moeprism" loadgen --url "$url" --quality "${load[@]}" --floors "$(floors "$2" "$1")" --seed "$seed" --vocabulary 50000 \
+        "${options[@]}" --save-trace "$dir/t.csv" --json "$dir/report.json"
+    read -r slower overhead <<<"$(echo "$before $(steps)" | awk '{ print ($6 - $2) / ($7 - $3), 1000 * ($8 - $4) / ($5 - $1) }')"
+    simulate "$1" --trace "$dir/t.csv" >"$dir/file.json"
+    simulate "$1" --trace "$dir/t.csv" --slower "$slower" --overhead-ms "$overhead" >"$dir/speed.json"
+    {
+        echo "$2,$3,$1,server,$seed,$(jq -s '.[0] + (.[1] | {allowed_requests_per_s})' "$dir/report.json" "$dir/speed.json" |
+            row "$slower" "$overhead")"
+        echo "$2,$3,$1,simulated,$seed,$(row 1 0 <"$dir/file.json")"
+        echo "$2,$3,$1,at its speed,$seed,$(row "$slower" "$overhead" <"$dir/speed.json")"
+    } >>"$OUT.csv"
+}
+
+# loads SYSTEM MIX
+loads() {
+    local load
+    for load in ${LOADS:-0.5 1 1.5 saturated}; do
+        case "$1 $2 $load" in
+        *" deadline 1.5" | *" full 1.5") ;;
+        *" deadline "* | *" full "*) continue ;;
+        *virtual-queues*" saturated") ;;
+        *virtual-queues*) continue ;;
+        esac
+        echo "$load"
+    done
 }
 
 [ -n "${APPEND:-}" ] || echo "mix,load,system,source,seed,$columns" >"$OUT.csv"
-IFS=: read -ra systems <<<"${SYSTEMS:-original fifo:split fifo:split virtual-queues:split elastic}"
+IFS=: read -ra systems <<<"${SYSTEMS:-original fifo:split virtual-queues:split elastic}"
 for system in "${systems[@]}"; do
     start_server "$system"
     for mix in ${MIXES:-compute quality deadline full}; do
-        case $mix in deadline | full) loads=1.5 ;; *) loads=${LOADS:-0.5 1 1.5} ;; esac
-        for load in $loads; do run "$system" "$mix" "$load"; done
+        for load in $(loads "$system" "$mix"); do run "$system" "$mix" "$load"; done
     done
     stop_server
 done
@@ -64,7 +97,7 @@ done
     echo "# A server under load"
     echo
     about_load
-    echo "Poisson arrivals of $seconds s a load, seed $seed, over HTTP. Made by bench/serve.sh."
+    echo "Poisson arrivals of $seconds s a load, $requests requests that saturate, seed $seed, over HTTP. Made by bench/serve.sh."
     awk -f bench/serving.awk "$OUT.csv"
 } >"$OUT.md"
 cat "$OUT.md"
