@@ -12,11 +12,11 @@ field() { awk -F, -v m="$1" -v p="$2" -v c="$3" '$3 == m && $4 == p { print $c }
 run run models/demo-olmoe-q8_0.gguf -p 'The old house' -n 40 --seed 1 --record-trace "$dir/run.trace"
 check 'a run is recorded' exits 0
 check 'with its shape' grep -q '^# moeprism record 1 layers=4 experts=32 parts=1 bytes=' "$dir/run.trace"
-run cache-sim --trace "$dir/run.trace" --memory 50%,100%,25% --policy lru,belady,lfru -o csv
+run cache-sim --trace "$dir/run.trace" --memory 50%,100%,25% --policy lru,belady,adaptive -o csv
 check 'caps ascend, policies stay as asked' [ "$(awk -F, 'NR > 1 { printf "%s:%s ", $3 + 0, $4 }' "$dir/out")" = \
-    '0.25:lru 0.25:belady 0.25:lfru 0.5:lru 0.5:belady 0.5:lfru 1:lru 1:belady 1:lfru ' ]
+    '0.25:lru 0.25:belady 0.25:adaptive 0.5:lru 0.5:belady 0.5:adaptive 1:lru 1:belady 1:adaptive ' ]
 check 'the best policy is the best' [ "$(field 0.5000 belady 8)" -lt "$(field 0.5000 lru 8)" ]
-check 'the default is not worse than LRU' [ "$(field 0.5000 lfru 8)" -le "$(field 0.5000 lru 8)" ]
+check 'the default is not worse than LRU' [ "$(field 0.5000 adaptive 8)" -le "$(field 0.5000 lru 8)" ]
 check 'all in memory: each is read once' [ "$(field 1.0000 lru 8)" -eq "$(field 1.0000 belady 8)" ]
 
 # ---- by hand: sub-experts 0 and 1, then 2, then 1, then 2 and 3 ----
@@ -59,7 +59,7 @@ for memory in 0 120% 5x '1M,'; do
     check "--memory '$memory'" failed_with 1 '--memory takes sizes'
 done
 run cache-sim --trace "$dir/hand" --memory 50% --policy fifo
-check 'a policy that is not there' failed_with 1 "no cache policy 'fifo'; there are: lfru"
+check 'a policy that is not there' failed_with 1 "no cache policy 'fifo'; there are: adaptive"
 run cache-sim --trace "$dir/hand" --memory 50% --bandwidth fast
 check 'a bandwidth that is none' failed_with 1 '--bandwidth takes'
 run cache-sim --trace "$dir/hand" --memory 50% --plot "$dir/none/x.svg"

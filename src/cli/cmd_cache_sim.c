@@ -198,8 +198,9 @@ static const option_spec specs[] = {
      .kind = OPTION_TEXT,
      .offset = MEMBER(policies),
      .argument = "NAME[,...]",
-     .help = "which experts make room: lfru (what 'moeprism run' does), lru, lfu, 2q, or belady, which knows the "
-             "future and cannot be beaten (default all)"},
+     .help =
+         "which experts make room: adaptive (what 'moeprism run' does), lfru, lru, lfu, 2q, or belady, which knows the "
+         "future and cannot be beaten (default all)"},
     {.name = "units",
      .kind = OPTION_CHOICE,
      .offset = MEMBER(units),
@@ -242,7 +243,7 @@ const cli_command cmd_cache_sim = {
                "experts, and tells hit rate, bytes read per token and the stall they cost on a disk that is modelled. "
                "Needs no model; same input, same result.\n"
                "The cap must hold what one token uses in a layer.",
-    .example = "cache-sim --trace run.trace --memory 25%,50%,75% --policy lfru,lru,belady --plot cache.svg",
+    .example = "cache-sim --trace run.trace --memory 25%,50%,75% --policy adaptive,lru,belady --plot cache.svg",
     .options = specs,
     .n_options = CLI_COUNT(specs),
     .defaults = &defaults,

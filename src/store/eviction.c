@@ -7,7 +7,8 @@
 
 #include "store/eviction_impl.h"
 
-static const eviction *const POLICIES[] = {&eviction_lfru, &eviction_lru, &eviction_lfu, &eviction_2q};
+static const eviction *const POLICIES[] = {&eviction_adaptive, &eviction_lfru, &eviction_lru, &eviction_lfu,
+                                           &eviction_2q};
 enum { N_POLICIES = sizeof POLICIES / sizeof *POLICIES };
 
 const eviction *eviction_at(size_t i)

@@ -4,7 +4,7 @@
 
 #include "store/eviction.h"
 
-extern const eviction eviction_lru, eviction_lfu, eviction_lfru, eviction_2q;
+extern const eviction eviction_adaptive, eviction_lru, eviction_lfu, eviction_lfru, eviction_2q;
 
 typedef struct eviction_array {
     size_t count, size;

@@ -1,4 +1,4 @@
-/* eviction_lfru.c: frequency and recency, each where it tells more. The default.
+/* eviction_lfru.c: frequency and recency, each where it tells more.
  *
  * A model goes through its layers once a token, so uses come in rounds, in the same order of layers. On measured
  * routing, the next round uses two units in five of those that this one used, twice their share over a long time; once
