@@ -60,10 +60,15 @@ static const char *make_shape(replay *r)
             const tensor *w = moe_part(&m->moe[m->hp.n_dense + l], p);
             int file;
             store_part *part = &parts[l * 2 + p];
-            if (!gguf_locate(m->file, w->data, &file, &part->offset) || file != 0) return "the model is not one file";
+            if (!gguf_locate(m->file, w->data, &file, &part->offset)) return "the model is not mapped";
+            part->file = (uint32_t)file;
             part->bytes = (uint64_t)w->rows * w->row_bytes * per_unit;
         }
-    r->shape = (store_shape){rec->n_layers, rec->n_experts * rec->n_parts / per_unit, 2, parts};
+    const int n_files = gguf_n_parts(m->file);
+    store_file *files = must_alloc((size_t)n_files, sizeof *files);
+    for (int i = 0; i < n_files; i++) files[i] = (store_file){gguf_part_path(m->file, i), gguf_part_fd(m->file, i)};
+    r->shape =
+        (store_shape){rec->n_layers, rec->n_experts * rec->n_parts / per_unit, 2, parts, (uint32_t)n_files, files};
     return NULL;
 }
 
@@ -77,8 +82,7 @@ static mp_status open_store(replay *r, mp_error *err)
     r->claim.slot = must_alloc(r->claim.cap, sizeof *r->claim.slot);
     r->claim.ready = must_alloc(r->claim.cap, sizeof *r->claim.ready);
     r->units = must_alloc(r->claim.cap, sizeof *r->units);
-    return store_open(gguf_part_path(r->model->file, 0), gguf_part_fd(r->model->file, 0), &r->shape, &params, 1,
-                      &r->store, notice, err);
+    return store_open(&r->shape, &params, 1, &r->store, notice, err);
 }
 
 /* All units of a layer and step, in as many claims as the cap makes of them. */
@@ -156,6 +160,7 @@ int main(int argc, char **argv)
     mp_model_close(r.model);
     record_free(&r.trace);
     free((void *)r.shape.parts);
+    free((void *)r.shape.files);
     free(r.claim.slot);
     free(r.claim.ready);
     free(r.units);

@@ -35,6 +35,7 @@ typedef struct options {
 typedef struct bench {
     const options *o;
     int fd;
+    store_file source;
     store_part part;
     store_shape shape;
     uint32_t *order; /* [n_subs] */
@@ -64,7 +65,8 @@ static int open_bench(bench *b, const options *o)
     if (units < (uint64_t)MIN_CLAIMS * o->claim || units > UINT32_MAX / STORE_MAX_PARTS)
         return refuse(o->file, "too few or too many blocks of this size");
     b->part = (store_part){.offset = 0, .bytes = o->block};
-    b->shape = (store_shape){.n_layers = 1, .n_subs = (uint32_t)units, .n_parts = 1, .parts = &b->part};
+    b->source = (store_file){o->file, b->fd};
+    b->shape = (store_shape){1, (uint32_t)units, 1, &b->part, 1, &b->source};
     b->order = must_alloc(units, sizeof *b->order);
     rng random;
     rng_init(&random, clock_now_ns()); /* another order each time: a host's cache must not help the second run */
@@ -115,7 +117,7 @@ static mp_status measure(bench *b, const char *backend, uint32_t depth)
     double speed = 0;
     const store_params params = {
         .memory = store_memory_for(&b->shape, 2 * b->o->claim), .backend = backend, .eviction = "lru", .depth = depth};
-    mp_status status = store_open(b->o->file, b->fd, &b->shape, &params, 1, &s, notice, &err);
+    mp_status status = store_open(&b->shape, &params, 1, &s, notice, &err);
     if (status == MP_OK) {
         status = read_on(b, s, &speed, &err);
         const store_stats stats = store_get_stats(s);

@@ -19,15 +19,15 @@ static inline uint8_t byte_at(uint64_t offset)
     return (uint8_t)((offset * 0x9e3779b97f4a7c15u) >> 56);
 }
 
-/* A new file below `folder` of so many known bytes; its name is in path [64]. */
-static void UNUSED_OK make_known_file(const char *folder, uint64_t bytes, char path[64])
+/* A new file below `folder` of so many known bytes, those from `first` on; its name is in path [64]. */
+static void UNUSED_OK make_known_file(const char *folder, uint64_t first, uint64_t bytes, char path[64])
 {
     snprintf(path, 64, "%s/moeprism-store.XXXXXX", folder);
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
     FILE *f = fdopen(fd, "wb");
     assert_non_null(f);
-    for (uint64_t i = 0; i < bytes; i++) putc(byte_at(i), f);
+    for (uint64_t i = 0; i < bytes; i++) putc(byte_at(first + i), f);
     assert_int_equal(fclose(f), 0);
 }
 
@@ -156,8 +156,9 @@ static const io_class fake_backend UNUSED_OK = {
 #define RIG_MAX 512
 
 typedef struct rig {
-    char path[64];
-    int fd;
+    char path[64], second[64];
+    int fd, second_fd;
+    store_file files[2];
     store_shape shape;
     store_part parts[64];
     store_params params;
@@ -173,18 +174,41 @@ static void UNUSED_OK rig_init(rig *r, const char *folder, uint32_t layers, uint
 {
     memset(r, 0, sizeof *r);
     fake_init(&r->fake);
-    for (uint32_t i = 0; i < layers * parts; i++) r->parts[i] = (store_part){offset + i * subs * bytes, bytes};
-    r->shape = (store_shape){.n_layers = layers, .n_subs = subs, .n_parts = parts, .parts = r->parts};
-    make_known_file(folder, offset + (uint64_t)layers * parts * subs * bytes, r->path);
+    for (uint32_t i = 0; i < layers * parts; i++) r->parts[i] = (store_part){offset + i * subs * bytes, bytes, 0};
+    r->shape = (store_shape){layers, subs, parts, r->parts, 1, r->files};
+    make_known_file(folder, 0, offset + (uint64_t)layers * parts * subs * bytes, r->path);
     r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
     assert_true(r->fd >= 0);
+    r->files[0] = (store_file){r->path, r->fd};
+    r->second_fd = -1;
     r->params = (store_params){.io = &fake_backend, .io_user = &r->fake, .eviction = "lru"};
+}
+
+/* The bytes of a second file are those of another place. */
+#define SECOND_FILE ((uint64_t)1 << 40)
+
+/* Of a rig that is not open: every second part goes to a second file, where it begins where the part before it ends in
+ * the first. */
+static void UNUSED_OK rig_split(rig *r, const char *folder)
+{
+    const uint32_t n_parts = r->shape.n_layers * r->shape.n_parts;
+    uint64_t end = 0;
+    for (uint32_t i = 1; i < n_parts; i += 2) {
+        r->parts[i].file = 1;
+        r->parts[i].offset = r->parts[i - 1].offset + r->parts[i].bytes;
+        end = r->parts[i].offset + r->shape.n_subs * r->parts[i].bytes;
+    }
+    make_known_file(folder, SECOND_FILE, end, r->second);
+    r->second_fd = open(r->second, O_RDONLY | O_CLOEXEC);
+    assert_true(r->second_fd >= 0);
+    r->files[1] = (store_file){r->second, r->second_fd};
+    r->shape.n_files = 2;
 }
 
 static mp_status UNUSED_OK rig_try(rig *r, uint32_t slots, uint32_t least)
 {
     r->params.memory = store_memory_for(&r->shape, slots);
-    return store_open(r->path, r->fd, &r->shape, &r->params, least, &r->s, r->notice, &r->err);
+    return store_open(&r->shape, &r->params, least, &r->s, r->notice, &r->err);
 }
 
 static void UNUSED_OK rig_open(rig *r, uint32_t slots)
@@ -198,6 +222,10 @@ static void UNUSED_OK rig_clear(rig *r)
     store_close(r->s);
     close(r->fd);
     unlink(r->path);
+    if (r->second_fd >= 0) {
+        close(r->second_fd);
+        unlink(r->second);
+    }
     fake_clear(&r->fake);
 }
 
@@ -218,7 +246,7 @@ static bool UNUSED_OK part_is_right(const store_shape *shape, uint32_t unit, uin
     const store_part *p = &shape->parts[unit / shape->n_subs * shape->n_parts + part];
     const uint64_t offset = p->offset + unit % shape->n_subs * p->bytes;
     for (uint64_t i = 0; i < p->bytes; i++)
-        if (data[i] != byte_at(offset + i)) return false;
+        if (data[i] != byte_at(p->file * SECOND_FILE + offset + i)) return false;
     return true;
 }
 

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "moeprism.h"
+#include "model/model.h"
 
 #define DEMO   "models/demo-olmoe-q8_0.gguf"
 #define PARTS  8
@@ -130,6 +130,77 @@ static void test_same_bits_whole(void **state)
 {
     (void)state;
     check_same_bits(whole);
+}
+
+/* ---- several files ---- */
+
+#define FILES 3
+
+static void part_path(char path[160], int part)
+{
+    snprintf(path, 160, "%s/parts-%05d-of-%05d.gguf", directory, part + 1, FILES);
+}
+
+/* Every third tensor of `g`, and its keys, as one file of a model in three. */
+static void write_part(const gguf *g, int part)
+{
+    char path[160];
+    mp_error err;
+    gguf_writer *w;
+    assert_ok(gguf_writer_new(gguf_alignment(g), &w, &err), &err);
+    for (size_t i = 0; i < gguf_n_keys(g); i++) {
+        size_t bytes;
+        const void *raw = gguf_key_raw(g, i, &bytes);
+        assert_ok(gguf_set_raw(w, gguf_key_name(g, i), gguf_key_type(g, i), raw, bytes, &err), &err);
+    }
+    assert_ok(gguf_set_u32(w, "split.no", (uint32_t)part, &err), &err);
+    assert_ok(gguf_set_u32(w, "split.count", FILES, &err), &err);
+    assert_ok(gguf_set_u32(w, "split.tensors.count", (uint32_t)gguf_n_tensors(g), &err), &err);
+    for (size_t i = (size_t)part; i < gguf_n_tensors(g); i += FILES) {
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        assert_ok(gguf_add_tensor(w, t->name, t->dtype, t->n_dims, t->dims, t->bytes, &err), &err);
+    }
+    part_path(path, part);
+    assert_ok(gguf_writer_begin(w, path, false, 0, &err), &err);
+    for (size_t i = (size_t)part; i < gguf_n_tensors(g); i += FILES) {
+        const gguf_tensor *t = gguf_tensor_at(g, i);
+        assert_ok(gguf_writer_data(w, t->data, t->bytes, &err), &err);
+    }
+    assert_ok(gguf_writer_commit(w, &err), &err);
+    gguf_writer_free(w);
+}
+
+static void check_several_files(const char *from)
+{
+    char path[160];
+    mp_error err;
+    mp_model *m;
+    gguf *g;
+    const gguf_types types = model_types();
+    assert_ok(gguf_open(from, &types, &g, &err), &err);
+    for (int part = 0; part < FILES; part++) write_part(g, part);
+    gguf_close(g);
+    part_path(path, 0);
+    assert_ok(mp_model_open(path, NULL, &m, &err), &err);
+    assert_int_equal(gguf_n_parts(m->file), FILES);
+    mp_engine *mapped = open_engine(m, 2, (mp_store_params){0});
+    float *expected = run_text(m, mapped, 0);
+    for (size_t k = 0; mp_store_backend(k); k++)
+        assert_same_bits(m, expected, 2, (mp_store_params){.memory = least_memory(m), .backend = mp_store_backend(k)});
+    free(expected);
+    mp_engine_close(mapped);
+    mp_model_close(m);
+    for (int part = 0; part < FILES; part++) {
+        part_path(path, part);
+        unlink(path);
+    }
+}
+
+static void test_several_files(void **state)
+{
+    (void)state;
+    check_several_files(split_path);
+    check_several_files(DEMO);
 }
 
 static void test_what_fits_is_mapped(void **state)
@@ -336,6 +407,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits_split),
         cmocka_unit_test(test_same_bits_whole),
+        cmocka_unit_test(test_several_files),
         cmocka_unit_test(test_what_fits_is_mapped),
         cmocka_unit_test(test_too_small),
         cmocka_unit_test(test_bad_params),

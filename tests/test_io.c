@@ -46,11 +46,13 @@ static void read_all(rig *r)
     }
 }
 
-static void check_file(const char *folder, uint32_t parts, uint64_t bytes, uint64_t offset)
+/* `second`: where a second file is that has half of the parts, NULL: none. */
+static void check_files(const char *folder, const char *second, uint32_t parts, uint64_t bytes, uint64_t offset)
 {
     static const uint32_t depths[] = {1, 3, 0, 200};
     rig r;
     rig_init(&r, folder, 2, 24, parts, bytes, offset);
+    if (second) rig_split(&r, second);
     for (size_t b = 0; io_at(b); b++) {
         for (size_t d = 0; d < sizeof depths / sizeof *depths; d++) {
             r.params.depth = depths[d];
@@ -70,13 +72,25 @@ static void test_same_bytes(void **state)
     static const char *const folders[] = {"/tmp", "/dev/shm"};
     for (size_t f = 0; f < sizeof folders / sizeof *folders; f++) {
         if (access(folders[f], W_OK) != 0) continue;
-        check_file(folders[f], 2, 8192, 4096);
-        check_file(folders[f], 3, 4096 + 32, 32);
-        check_file(folders[f], 1, 1, 4095);
-        check_file(folders[f], 2, 35000, 77); /* directly, where the file system lets */
-        check_file(folders[f], 2, 5000, 77);  /* where blocks would hold little else: through the page cache */
-        check_file(folders[f], 1, 70000, 0);
+        check_files(folders[f], NULL, 2, 8192, 4096);
+        check_files(folders[f], NULL, 3, 4096 + 32, 32);
+        check_files(folders[f], NULL, 1, 1, 4095);
+        check_files(folders[f], NULL, 2, 35000, 77); /* directly, where the file system lets */
+        check_files(folders[f], NULL, 2, 5000, 77);  /* where blocks would hold little else: through the page cache */
+        check_files(folders[f], NULL, 1, 70000, 0);
     }
+}
+
+/* What ends in one file and begins in the other at the same place is not joined; one file may allow direct reads and
+ * the other not. */
+static void test_two_files(void **state)
+{
+    (void)state;
+    check_files("/tmp", "/tmp", 2, 8192, 4096);
+    check_files("/tmp", "/tmp", 2, 35000, 77);
+    if (access("/dev/shm", W_OK) != 0) return;
+    check_files("/tmp", "/dev/shm", 2, 8192, 4096);
+    check_files("/dev/shm", "/tmp", 2, 8192, 4096);
 }
 
 /* Without locked memory nothing can be registered; io_uring reads all the same, or leaves it to the threads. */
@@ -108,7 +122,7 @@ static void reader_process(rig *r, int to, int from)
     char byte = 'b';
     bool good = write(to, &byte, 1) == 1 && read(from, &byte, 1) == 1;
     r->params.memory = CAP;
-    good = good && store_open(r->path, r->fd, &r->shape, &r->params, 64, &r->s, r->notice, &r->err) == MP_OK;
+    good = good && store_open(&r->shape, &r->params, 64, &r->s, r->notice, &r->err) == MP_OK;
     big_claim b;
     store_claim *c = claim_init(&b);
     for (uint32_t i = 0; good && i < 3 * READERS_UNITS; i += 64) {
@@ -315,9 +329,9 @@ static void test_no_direct_reads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bytes),      cmocka_unit_test(test_no_locked_memory),
-        cmocka_unit_test(test_resident_set),    cmocka_unit_test(test_no_io_uring),
-        cmocka_unit_test(test_no_direct_reads),
+        cmocka_unit_test(test_same_bytes),       cmocka_unit_test(test_two_files),
+        cmocka_unit_test(test_no_locked_memory), cmocka_unit_test(test_resident_set),
+        cmocka_unit_test(test_no_io_uring),      cmocka_unit_test(test_no_direct_reads),
     };
     return cmocka_run_group_tests_name("io", tests, NULL, NULL);
 }

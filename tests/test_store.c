@@ -397,6 +397,34 @@ static void test_overwritten(void **state)
     rig_clear(&r);
 }
 
+/* One of two files: it is named, and the other is still read as it is. */
+static void test_one_of_two_changed(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, "/tmp", 1, 8, 2, 4096, 0);
+    rig_split(&r, "/tmp");
+    rig_open(&r, 4);
+    rig_read(&r, (uint32_t[]){1, 3}, 2);
+    assert_int_equal(truncate(r.second, 5 * 4096), 0);
+    check_changed(&r);
+    assert_non_null(strstr(r.err.message, r.second));
+    rig_clear(&r);
+}
+
+static void test_second_file_too_short(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, "/tmp", 1, 8, 2, 4096, 0);
+    rig_split(&r, "/tmp");
+    r.parts[1].offset += 1;
+    assert_int_equal(rig_try(&r, 4, 1), MP_E_FORMAT);
+    assert_non_null(strstr(r.err.message, "was cut"));
+    assert_non_null(strstr(r.err.message, r.second));
+    rig_clear(&r);
+}
+
 /* What is in flight when the store closes ends first. */
 static void test_close_in_flight(void **state)
 {
@@ -460,19 +488,19 @@ static void test_cap_too_small(void **state)
     char expected[64];
     rig_init(&r, "/tmp", 2, 8, 2, 4096, 0);
     r.params.memory = 10 * 8192 - 1;
-    assert_int_equal(store_open(r.path, r.fd, &r.shape, &r.params, 10, &r.s, r.notice, &r.err), MP_E_LIMIT);
+    assert_int_equal(store_open(&r.shape, &r.params, 10, &r.s, r.notice, &r.err), MP_E_LIMIT);
     snprintf(expected, sizeof expected, "at least 0.1 MiB (%llu bytes)",
              (unsigned long long)store_memory_for(&r.shape, 10));
     assert_non_null(strstr(r.err.message, expected));
     assert_ok(rig_try(&r, 10, 10), &r.err); /* the number it named works */
     store_close(r.s);
     r.params.memory = UINT64_MAX;
-    assert_ok(store_open(r.path, r.fd, &r.shape, &r.params, 1000, &r.s, r.notice, &r.err), &r.err);
+    assert_ok(store_open(&r.shape, &r.params, 1000, &r.s, r.notice, &r.err), &r.err);
     assert_int_equal(store_slots(r.s), 16); /* never more than there is to hold */
     store_close(r.s);
     r.s = NULL;
     r.params.memory = 0;
-    assert_int_equal(store_open(r.path, r.fd, &r.shape, &r.params, 0, &r.s, r.notice, &r.err), MP_E_LIMIT);
+    assert_int_equal(store_open(&r.shape, &r.params, 0, &r.s, r.notice, &r.err), MP_E_LIMIT);
     rig_clear(&r);
 }
 
@@ -480,18 +508,18 @@ static void test_cap_too_small(void **state)
 static void test_slot_bytes(void **state)
 {
     (void)state;
-    const store_part aligned[] = {{8192, 4096}, {65536, 8192}, {1 << 20, 8192}, {2 << 20, 8192}};
+    const store_part aligned[] = {{8192, 4096, 0}, {65536, 8192, 0}, {1 << 20, 8192, 0}, {2 << 20, 8192, 0}};
     store_shape shape = {.n_layers = 2, .n_subs = 4, .n_parts = 2, .parts = aligned};
     assert_int_equal(store_memory_for(&shape, 3), 3 * 16384);
-    const store_part odd[] = {{32, 65536}};
+    const store_part odd[] = {{32, 65536, 0}};
     shape = (store_shape){.n_layers = 1, .n_subs = 4, .n_parts = 1, .parts = odd};
     assert_int_equal(store_memory_for(&shape, 1), 65536 + 4096);
-    const store_part crossing[] = {{0, 35000}};
+    const store_part crossing[] = {{0, 35000, 0}};
     shape.parts = crossing;
     assert_int_equal(store_memory_for(&shape, 1), 10 * 4096);
     shape.n_subs = 1;
     assert_int_equal(store_memory_for(&shape, 1), 9 * 4096);
-    const store_part small[] = {{0, 3000}, {4096, 64}}; /* blocks would hold little else: the parts alone */
+    const store_part small[] = {{0, 3000, 0}, {4096, 64, 0}}; /* blocks would hold little else: the parts alone */
     shape = (store_shape){.n_layers = 1, .n_subs = 4, .n_parts = 2, .parts = small};
     assert_int_equal(store_memory_for(&shape, 1), 3008 + 64);
 }
@@ -502,19 +530,21 @@ static void test_bad_shapes(void **state)
     rig r;
     rig_init(&r, "/tmp", 1, 8, 2, 4096, 0);
     const store_shape good = r.shape;
-    const store_part huge = {0, (uint64_t)4 << 30}, far = {UINT64_MAX - 100, 4096}, none = {0, 0};
-    store_shape bad[] = {good, good, good, good, good, good, good};
+    const store_part huge = {0, (uint64_t)4 << 30, 0}, far = {UINT64_MAX - 100, 4096, 0}, none = {0, 0, 0},
+                     nowhere = {0, 4096, 1};
+    store_shape bad[] = {good, good, good, good, good, good, good, good};
     bad[0].n_parts = 0;
     bad[1].n_parts = STORE_MAX_PARTS + 1;
     bad[2].n_layers = 0;
     bad[3].n_subs = UINT32_MAX;
-    bad[4] = (store_shape){.n_layers = 1, .n_subs = 1, .n_parts = 1, .parts = &huge};
-    bad[5] = (store_shape){.n_layers = 1, .n_subs = 1, .n_parts = 1, .parts = &far};
-    bad[6] = (store_shape){.n_layers = 1, .n_subs = 1, .n_parts = 1, .parts = &none};
+    bad[4] = (store_shape){1, 1, 1, &huge, 1, r.files};
+    bad[5] = (store_shape){1, 1, 1, &far, 1, r.files};
+    bad[6] = (store_shape){1, 1, 1, &none, 1, r.files};
+    bad[7] = (store_shape){1, 1, 1, &nowhere, 1, r.files};
     r.params.memory = 1 << 20;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         r.err.message[0] = 0;
-        assert_int_not_equal(store_open(r.path, r.fd, &bad[i], &r.params, 1, &r.s, r.notice, &r.err), MP_OK);
+        assert_int_not_equal(store_open(&bad[i], &r.params, 1, &r.s, r.notice, &r.err), MP_OK);
         assert_null(r.s);
         assert_true(r.err.message[0] != 0);
     }
@@ -595,6 +625,8 @@ int main(void)
         cmocka_unit_test(test_slot_bytes),
         cmocka_unit_test(test_bad_shapes),
         cmocka_unit_test(test_fixed),
+        cmocka_unit_test(test_one_of_two_changed),
+        cmocka_unit_test(test_second_file_too_short),
         cmocka_unit_test(test_close_in_flight),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

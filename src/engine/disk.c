@@ -18,37 +18,44 @@ static uint32_t least_units(const mp_model *m)
     return m->info.n_parts * m->hp.n_used;
 }
 
-/* Where parts begin in the file; parts [n_moe_layers, n_parts], *file the number of the one that has them all. */
-static mp_status fill_parts(const mp_model *m, uint32_t n_parts, store_part *parts, int *file, mp_error *err)
+/* Where parts begin in the model's files; parts [n_moe_layers, n_parts]. */
+static mp_status fill_parts(const mp_model *m, uint32_t n_parts, store_part *parts, mp_error *err)
 {
     for (uint32_t l = 0; l < m->info.n_moe_layers; l++)
         for (uint32_t p = 0; p < n_parts; p++) {
             const tensor *w = moe_part(&m->moe[m->hp.n_dense + l], p);
-            int in;
+            int file;
             uint64_t offset;
-            if (!gguf_locate(m->file, w->data, &in, &offset))
+            if (!gguf_locate(m->file, w->data, &file, &offset))
                 return status_fail(err, MP_E_INVALID, "%s: its experts are in memory, not in the file",
                                    gguf_path(m->file));
-            if ((l || p) && in != *file)
-                return status_fail(err, MP_E_UNSUPPORTED,
-                                   "%s: experts in several files cannot be read on demand; join the parts first",
-                                   gguf_path(m->file));
-            *file = in;
-            parts[l * n_parts + p] = (store_part){offset, (uint64_t)w->rows * w->row_bytes};
+            parts[l * n_parts + p] = (store_part){offset, (uint64_t)w->rows * w->row_bytes, (uint32_t)file};
         }
     return MP_OK;
 }
 
-/* The caller frees shape->parts. */
-static mp_status make_shape(const mp_model *m, store_shape *shape, int *file, mp_error *err)
+static void free_shape(store_shape *shape)
+{
+    free((void *)shape->parts);
+    free((void *)shape->files);
+}
+
+/* Ends with free_shape(), where it succeeds. */
+static mp_status make_shape(const mp_model *m, store_shape *shape, mp_error *err)
 {
     uint32_t n_parts = 0;
     while (n_parts < MOE_PARTS && moe_part(model_first_moe(m), n_parts)) n_parts++;
+    const uint32_t n_files = (uint32_t)gguf_n_parts(m->file);
     store_part *parts = calloc((size_t)m->info.n_moe_layers * n_parts, sizeof *parts);
-    if (!parts) return status_no_memory(err, (size_t)m->info.n_moe_layers * n_parts * sizeof *parts, "a store");
-    *shape = (store_shape){m->info.n_moe_layers, n_subs(m), n_parts, parts};
-    const mp_status status = fill_parts(m, n_parts, parts, file, err);
-    if (status) free(parts);
+    store_file *files = calloc(n_files, sizeof *files);
+    *shape = (store_shape){m->info.n_moe_layers, n_subs(m), n_parts, parts, n_files, files};
+    mp_status status = MP_OK;
+    if (!parts || !files)
+        status = status_no_memory(err, (size_t)m->info.n_moe_layers * n_parts * sizeof *parts, "a store");
+    for (uint32_t i = 0; i < n_files && !status; i++)
+        files[i] = (store_file){gguf_part_path(m->file, (int)i), gguf_part_fd(m->file, (int)i)};
+    if (!status) status = fill_parts(m, n_parts, parts, err);
+    if (status) free_shape(shape);
     return status;
 }
 
@@ -70,16 +77,15 @@ static bool is_capped(const mp_model *m, const mp_store_params *params)
 mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *wanted, mp_plan *plan, mp_error *err)
 {
     store_shape shape;
-    int file = 0;
     *wanted = false;
     plan->weights_experts = m->info.bytes_experts;
     plan->experts_least = m->info.bytes_experts;
     MP_TRY(check_params(params, err));
-    if (make_shape(m, &shape, &file, NULL)) return MP_OK; /* cannot be capped: disk_open() says why where it matters */
+    if (make_shape(m, &shape, NULL)) return MP_OK; /* cannot be capped: disk_open() says why where it matters */
     plan->experts_least = store_memory_for(&shape, least_units(m));
     *wanted = is_capped(m, params);
     if (*wanted) plan->weights_experts = params->memory;
-    free((void *)shape.parts);
+    free_shape(&shape);
     return MP_OK;
 }
 
@@ -103,7 +109,7 @@ static mp_status collect_use(const mp_model *m, double pin_share, float **out, m
     return MP_OK;
 }
 
-static mp_status open_store(mp_engine *e, const store_shape *shape, int file, mp_error *err)
+static mp_status open_store(mp_engine *e, const store_shape *shape, mp_error *err)
 {
     const mp_model *m = e->model;
     const mp_store_params *p = &e->params.store;
@@ -117,8 +123,7 @@ static mp_status open_store(mp_engine *e, const store_shape *shape, int file, mp
         .use = use,
         .pin_share = p->pin_share,
     };
-    const mp_status status = store_open(gguf_part_path(m->file, file), gguf_part_fd(m->file, file), shape, &params,
-                                        least_units(m), &e->moe.disk.store, e->notice, err);
+    const mp_status status = store_open(shape, &params, least_units(m), &e->moe.disk.store, e->notice, err);
     free(use);
     return status;
 }
@@ -128,13 +133,12 @@ mp_status disk_open(mp_engine *e, mp_error *err)
     const mp_model *m = e->model;
     mp_status status = MP_OK;
     store_shape shape;
-    int file = 0;
     MP_TRY(check_params(&e->params.store, err));
     if (!e->params.store.memory) return MP_OK;
-    MP_TRY(make_shape(m, &shape, &file, err));
+    MP_TRY(make_shape(m, &shape, err));
     e->moe.disk.wanted = is_capped(m, &e->params.store);
-    if (e->moe.disk.wanted) status = open_store(e, &shape, file, err);
-    free((void *)shape.parts);
+    if (e->moe.disk.wanted) status = open_store(e, &shape, err);
+    free_shape(&shape);
     if (e->params.store.prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-e->params.store.prefer_resident);
     return status;
 }

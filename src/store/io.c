@@ -68,7 +68,7 @@ io_result io_read_rest(const io_setup *setup, const io_request *request, uint32_
     io_result result = {.tag = request->tag, .bytes = done};
     /* What is not a whole number of blocks has met the end of the file, and cannot be continued directly. */
     while (result.bytes < request->bytes && result.bytes % setup->align == 0) {
-        const ssize_t n = pread(setup->fd, request->to + result.bytes, request->bytes - result.bytes,
+        const ssize_t n = pread(setup->fds[request->file], request->to + result.bytes, request->bytes - result.bytes,
                                 (off_t)(request->offset + result.bytes));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) result.error = errno;

@@ -1,4 +1,4 @@
-/* io.h: reading pieces of a file, several at once.
+/* io.h: reading pieces of files, several at once.
  *
  * A backend takes requests and gives them back when they are done, in any order. One thread at a time submits and one
  * at a time reaps (the store sees to that), the two possibly at once; threads of its own are its own affair. */
@@ -11,6 +11,7 @@
 
 typedef struct io_request {
     uint64_t offset;
+    uint32_t file; /* number in io_setup.fds */
     uint32_t bytes;
     uint32_t tag; /* handed back */
     uint8_t *to;  /* in the arena */
@@ -23,9 +24,8 @@ typedef struct io_result {
 } io_result;
 
 typedef struct io_setup {
-    const char *path;
-    int fd; /* from io_file_open(), as is `align` */
-    uint32_t align;
+    const int *fds; /* [n_files] from io_file_open(), as is `align`, which all of them allow */
+    uint32_t n_files, align;
     uint8_t *arena; /* where all requests lead */
     size_t arena_bytes;
     uint32_t depth; /* requests in flight at most */

@@ -1,6 +1,6 @@
 /* Reads by io_uring: one system call starts many, and what has ended is seen without any.
  *
- * The arena and the file are registered where the system allows it (locked memory may be limited), which spares the
+ * The arena and the files are registered where the system allows it (locked memory may be limited), which spares the
  * kernel to look them up and to pin pages for every read; nothing else depends on it. Sub-experts that are neighbours
  * in the file, as those of one expert are, are read as one, which disks do faster. Waiting with a limit must not touch
  * the submission side, which another thread may be using: kernels do that from 5.11 on, older ones are left to the
@@ -33,13 +33,14 @@ typedef struct flight {
 /* Requests of which each begins where the one before ends. */
 typedef struct run {
     uint32_t first, last, n; /* flights */
+    uint32_t file;
     uint64_t begin, end;
 } run;
 
 typedef struct uring_io {
     struct io_uring ring;
     io_setup setup;
-    bool file_registered, arena_registered;
+    bool files_registered, arena_registered;
     pthread_mutex_t lock; /* of the flights: submitting takes, reaping gives back */
     flight *flights;      /* [depth] */
     uint32_t free;
@@ -116,7 +117,7 @@ static mp_status uring_open(const io_setup *setup, void **io, mp_error *err)
     }
     u->joins = u->ring.features & IORING_FEAT_SUBMIT_STABLE;
     pthread_mutex_init(&u->lock, NULL);
-    u->file_registered = io_uring_register_files(&u->ring, &setup->fd, 1) == 0;
+    u->files_registered = io_uring_register_files(&u->ring, setup->fds, setup->n_files) == 0;
     register_arena(u);
     *io = u;
     return MP_OK;
@@ -139,7 +140,7 @@ static uint32_t add_to_runs(uring_io *u, uint32_t n, const io_request *request)
     u->flights[i] = (flight){.request = *request, .next = NONE};
     for (uint32_t r = n; u->joins && r > 0 && n - r < RUNS_OPEN; r--) {
         run *open = &u->runs[r - 1];
-        if (open->end != request->offset || open->n == RUN_PIECES ||
+        if (open->file != request->file || open->end != request->offset || open->n == RUN_PIECES ||
             request->offset + request->bytes - open->begin > RUN_BYTES)
             continue;
         u->flights[open->last].next = i;
@@ -148,7 +149,7 @@ static uint32_t add_to_runs(uring_io *u, uint32_t n, const io_request *request)
         open->end += request->bytes;
         return n;
     }
-    u->runs[n] = (run){i, i, 1, request->offset, request->offset + request->bytes};
+    u->runs[n] = (run){i, i, 1, request->file, request->offset, request->offset + request->bytes};
     return n + 1;
 }
 
@@ -158,7 +159,7 @@ static struct iovec *prepare(uring_io *u, const run *r, struct iovec *pieces)
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
     assert(sqe); /* the ring has room for all that may be in flight */
     const io_request *request = &u->flights[r->first].request;
-    const int fd = u->file_registered ? 0 : u->setup.fd;
+    const int fd = u->files_registered ? (int)r->file : u->setup.fds[r->file];
     const size_t at = (size_t)(request->to - u->setup.arena), chunk = at / CHUNK;
     if (r->n > 1) {
         uint32_t n = 0;
@@ -173,7 +174,7 @@ static struct iovec *prepare(uring_io *u, const run *r, struct iovec *pieces)
     } else {
         io_uring_prep_read(sqe, fd, request->to, request->bytes, request->offset);
     }
-    if (u->file_registered) sqe->flags |= IOSQE_FIXED_FILE;
+    if (u->files_registered) sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, r->first);
     return pieces;
 }

@@ -2,7 +2,7 @@
  * waits for something reaps for everyone. There is no thread of its own: a result is taken in when a claim begins or
  * waits.
  *
- * The file is looked at after data have arrived and before anybody sees them: a write sets the time of modification
+ * A file is looked at after data of it have arrived and before anybody sees them: a write sets the time of modification
  * first, so data that were read before an unchanged time are those of the file that was opened. */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +32,7 @@ static io_request request_for(const store *s, uint32_t at, uint32_t part)
     const uint64_t start = s->starts[unit / s->shape.n_subs * s->shape.n_parts + part] + begin % s->block;
     return (io_request){
         .offset = begin,
+        .file = part_of(s, unit, part)->file,
         .bytes = (uint32_t)(end - begin),
         .tag = at * s->shape.n_parts + part,
         .to = s->data + at * s->slot_bytes + start,
@@ -126,7 +127,7 @@ static void land(store *s, const io_result *result)
     s->stats.bytes_read += result->bytes;
     if (result->error)
         fail(s, at, part, result->error, (uint32_t)arrived);
-    else if (s->file_changed)
+    else if (s->changed_source)
         fail(s, at, part, READ_CHANGED, (uint32_t)arrived);
     else if (arrived < part_of(s, x->unit, part)->bytes)
         fail(s, at, part, READ_CUT, (uint32_t)arrived);
@@ -138,12 +139,28 @@ static void land(store *s, const io_result *result)
     reads_settle(s, at);
 }
 
-static bool file_has_changed(const store *s)
+static bool has_changed(const source *x, int fd)
 {
     struct stat now;
-    if (fstat(s->fd, &now) != 0) return true;
-    return now.st_size != s->opened.st_size || now.st_mtim.tv_sec != s->opened.st_mtim.tv_sec ||
-           now.st_mtim.tv_nsec != s->opened.st_mtim.tv_nsec;
+    if (fstat(fd, &now) != 0) return true;
+    return now.st_size != x->opened.st_size || now.st_mtim.tv_sec != x->opened.st_mtim.tv_sec ||
+           now.st_mtim.tv_nsec != x->opened.st_mtim.tv_nsec;
+}
+
+/* Looks at the files that have had arrivals [n]; NULL where none has changed. */
+static const source *find_changed(store *s, uint32_t n)
+{
+    const source *changed = NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t tag = s->arrivals[i].tag, unit = s->slots[tag / s->shape.n_parts].unit;
+        s->sources[part_of(s, unit, tag % s->shape.n_parts)->file].has_arrived = true;
+    }
+    for (uint32_t i = 0; i < s->n_sources; i++) {
+        source *x = &s->sources[i];
+        if (x->has_arrived && has_changed(x, s->fds[i])) changed = x;
+        x->has_arrived = false;
+    }
+    return changed;
 }
 
 /* What is in our slots need not be in the page cache as well, behind the cap's back. */
@@ -151,7 +168,8 @@ static void drop_cached(const store *s, const io_result *result)
 {
     const io_request request = request_for(s, result->tag / s->shape.n_parts, result->tag % s->shape.n_parts);
     const uint64_t begin = request.offset / IO_ALIGN * IO_ALIGN;
-    posix_fadvise(s->fd, (off_t)begin, (off_t)(request.offset + request.bytes + IO_ALIGN - begin), POSIX_FADV_DONTNEED);
+    posix_fadvise(s->fds[request.file], (off_t)begin, (off_t)(request.offset + request.bytes + IO_ALIGN - begin),
+                  POSIX_FADV_DONTNEED);
 }
 
 /* Reaps once, with the lock released meanwhile; the caller has seen that nobody else does. */
@@ -160,11 +178,11 @@ static void reap(store *s, uint64_t wait_ns)
     s->reaping = true;
     pthread_mutex_unlock(&s->lock);
     const uint32_t n = s->io_class->reap(s->io, s->arrivals, s->depth, wait_ns);
-    const bool changed = n && file_has_changed(s);
+    const source *changed = n ? find_changed(s, n) : NULL;
     for (uint32_t i = 0; i < n && s->align == 1; i++) drop_cached(s, &s->arrivals[i]);
     pthread_mutex_lock(&s->lock);
     s->reaping = false;
-    if (changed) s->file_changed = true;
+    if (changed) s->changed_source = changed;
     for (uint32_t i = 0; i < n; i++) land(s, &s->arrivals[i]);
     reads_start(s);
     pthread_cond_broadcast(&s->changed);
@@ -199,11 +217,13 @@ mp_status reads_error(const store *s, uint32_t at, mp_error *err)
     const slot *x = &s->slots[at];
     const unsigned long long offset = file_offset(s, x->unit, x->failed_part);
     const unsigned long long bytes = part_of(s, x->unit, x->failed_part)->bytes;
+    const char *path = s->sources[part_of(s, x->unit, x->failed_part)->file].path;
     if (x->error == READ_CHANGED)
-        return status_fail(err, MP_E_IO, "%s: the file has changed while in use; open it again", s->path);
+        return status_fail(err, MP_E_IO, "%s: the file has changed while in use; open it again",
+                           s->changed_source->path);
     if (x->error == READ_CUT)
         return status_fail(err, MP_E_IO, "%s: only %u of %llu bytes could be read at offset %llu: the file was cut",
-                           s->path, x->failed_at, bytes, offset);
-    return status_fail(err, MP_E_IO, "%s: cannot read %llu bytes at offset %llu: %s", s->path, bytes, offset,
+                           path, x->failed_at, bytes, offset);
+    return status_fail(err, MP_E_IO, "%s: cannot read %llu bytes at offset %llu: %s", path, bytes, offset,
                        strerror(x->error));
 }

@@ -103,10 +103,11 @@ void slots_starts(const store_shape *shape, uint64_t *start)
     }
 }
 
-uint64_t slots_file_end(const store_shape *shape)
+uint64_t slots_file_end(const store_shape *shape, uint32_t file)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < shape->n_layers * shape->n_parts; i++) {
+        if (shape->parts[i].file != file) continue;
         const uint64_t end = shape->parts[i].offset + shape->n_subs * shape->parts[i].bytes;
         most = end > most ? end : most;
     }

@@ -18,7 +18,7 @@ uint32_t slots_align(const store_shape *shape);
 uint64_t slots_bytes(const store_shape *shape);
 /* Where each part's blocks begin in a slot: start [n_layers, n_parts]. */
 void slots_starts(const store_shape *shape, uint64_t *start);
-/* The last byte of the file that any unit needs, plus one. */
-uint64_t slots_file_end(const store_shape *shape);
+/* The last byte of a file that any unit needs, plus one; 0: none. */
+uint64_t slots_file_end(const store_shape *shape, uint32_t file);
 
 #endif

@@ -53,17 +53,70 @@ static bool same_file(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-static mp_status open_file(store *s, int expected, mp_error *err)
+static mp_status check_file(const store *s, uint32_t i, int expected, mp_error *err)
 {
+    source *x = &s->sources[i];
     struct stat st;
-    MP_TRY(io_file_open(s->path, s->block > 1, &s->fd, &s->align, err));
-    if (fstat(s->fd, &s->opened) != 0 || fstat(expected, &st) != 0 || !same_file(&s->opened, &st))
+    if (fstat(s->fds[i], &x->opened) != 0 || fstat(expected, &st) != 0 || !same_file(&x->opened, &st))
         return status_fail(err, MP_E_IO,
-                           "%s: the file was replaced or changed since the model was opened; open it again", s->path);
-    const uint64_t end = slots_file_end(&s->shape);
+                           "%s: the file was replaced or changed since the model was opened; open it again", x->path);
+    const uint64_t end = slots_file_end(&s->shape, i);
     if ((uint64_t)st.st_size < end)
-        return status_fail(err, MP_E_FORMAT, "%s: %lld bytes, but sub-experts end at %llu: the file was cut", s->path,
+        return status_fail(err, MP_E_FORMAT, "%s: %lld bytes, but sub-experts end at %llu: the file was cut", x->path,
                            (long long)st.st_size, (unsigned long long)end);
+    return MP_OK;
+}
+
+static void close_files(store *s)
+{
+    for (uint32_t i = 0; i < s->n_sources; i++) {
+        if (s->fds[i] >= 0) close(s->fds[i]);
+        s->fds[i] = -1;
+    }
+}
+
+/* s->align is what all of them allow. */
+static mp_status try_files(store *s, bool direct, mp_error *err)
+{
+    s->align = IO_ALIGN;
+    for (uint32_t i = 0; i < s->n_sources; i++) {
+        uint32_t align;
+        MP_TRY(io_file_open(s->sources[i].path, direct, &s->fds[i], &align, err));
+        if (align < s->align) s->align = align;
+    }
+    return MP_OK;
+}
+
+/* One alignment holds for all: where a file cannot be read directly, none is. */
+static mp_status open_files(store *s, const store_file *files, mp_error *err)
+{
+    const bool direct = s->block > 1;
+    MP_TRY(try_files(s, direct, err));
+    if (direct && s->align == 1 && s->n_sources > 1) {
+        close_files(s);
+        MP_TRY(try_files(s, false, err));
+    }
+    for (uint32_t i = 0; i < s->n_sources; i++) MP_TRY(check_file(s, i, files[i].expected, err));
+    return MP_OK;
+}
+
+/* Names of the files, and room for what is to be known of them. */
+static mp_status copy_files(store *s, const store_shape *shape, mp_error *err)
+{
+    for (uint32_t i = 0; i < shape->n_layers * shape->n_parts; i++)
+        if (shape->parts[i].file >= shape->n_files)
+            return status_fail(err, MP_E_INVALID, "a part in file %u of %u", shape->parts[i].file, shape->n_files);
+    s->sources = calloc(shape->n_files, sizeof *s->sources);
+    s->fds = malloc(shape->n_files * sizeof *s->fds);
+    if (!s->sources || !s->fds) return status_no_memory(err, shape->n_files * sizeof *s->sources, "a list of files");
+    for (uint32_t i = 0; i < shape->n_files; i++) {
+        s->fds[i] = -1;
+        s->sources[i].path = strdup(shape->files[i].path);
+        s->n_sources++;
+        if (!s->sources[i].path) return status_no_memory(err, strlen(shape->files[i].path) + 1, "a file's name");
+    }
+    s->shape.files = NULL;
+    s->shape.n_files = 0;
     return MP_OK;
 }
 
@@ -84,8 +137,8 @@ static mp_status open_backend(store *s, const io_class *backend, const io_setup 
 static mp_status choose_backend(store *s, const store_params *params, char *notice, mp_error *err)
 {
     const io_setup setup = {
-        .path = s->path,
-        .fd = s->fd,
+        .fds = s->fds,
+        .n_files = s->n_sources,
         .align = s->align,
         .arena = s->data,
         .arena_bytes = s->n_slots * s->slot_bytes,
@@ -180,17 +233,18 @@ static void init_lock(store *s)
     pthread_condattr_destroy(&attr);
 }
 
-static mp_status open_parts(store *s, int expected, const store_params *params, uint32_t least, char *notice,
-                            mp_error *err)
+static mp_status open_parts(store *s, const store_shape *shape, const store_params *params, uint32_t least,
+                            char *notice, mp_error *err)
 {
-    MP_TRY(slots_check(&s->shape, err));
+    MP_TRY(slots_check(shape, err));
+    MP_TRY(copy_files(s, shape, err));
     const uint32_t units = s->shape.n_layers * s->shape.n_subs;
     least = least < 1 ? 1 : least < units ? least : units;
     if (s->depth > MAX_DEPTH)
         return status_fail(err, MP_E_INVALID, "%u reads in flight: at most %u", s->depth, MAX_DEPTH);
     MP_TRY(eviction_find(params->eviction, &s->policy, err));
     MP_TRY(count_slots(s, params->memory, least, err));
-    MP_TRY(open_file(s, expected, err));
+    MP_TRY(open_files(s, shape->files, err));
     if (s->block > 1 && s->align == 1)
         note(notice, "the file system refuses direct reads: reading through the page cache");
     MP_TRY(take_memory(s, err));
@@ -198,20 +252,17 @@ static mp_status open_parts(store *s, int expected, const store_params *params, 
     return choose_backend(s, params, notice, err);
 }
 
-mp_status store_open(const char *path, int expected, const store_shape *shape, const store_params *params,
-                     uint32_t least, store **out, char *notice, mp_error *err)
+mp_status store_open(const store_shape *shape, const store_params *params, uint32_t least, store **out, char *notice,
+                     mp_error *err)
 {
     *out = NULL;
     notice[0] = 0;
     store *s = calloc(1, sizeof *s);
     if (!s) return status_no_memory(err, sizeof *s, "the store");
     init_lock(s);
-    s->fd = -1;
     s->shape = *shape;
     s->depth = params->depth ? params->depth : DEFAULT_DEPTH;
-    s->path = strdup(path);
-    mp_status status = s->path ? open_parts(s, expected, params, least, notice, err)
-                               : status_no_memory(err, strlen(path) + 1, "a file's name");
+    const mp_status status = open_parts(s, shape, params, least, notice, err);
     if (status == MP_OK)
         *out = s;
     else
@@ -229,10 +280,12 @@ void store_close(store *s)
     if (s->io) s->io_class->close(s->io);
     if (s->data) munmap(s->data, s->n_slots * s->slot_bytes);
     arena_clear(&s->tables);
-    if (s->fd >= 0) close(s->fd);
+    close_files(s);
+    for (uint32_t i = 0; i < s->n_sources; i++) free(s->sources[i].path);
+    free(s->sources);
+    free(s->fds);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
-    free(s->path);
     free(s);
 }
 

@@ -1,12 +1,12 @@
 /* store.h: expert weights that do not fit in memory, read from disk when they are wanted, under a hard cap.
  *
  * A *unit* is what one sub-expert of one layer needs (a whole expert where a model is not split): two or three extents
- * of the file, its parts. Units live in the slots of an arena that is taken once, all of one size, so nothing is
- * allocated later and memory cannot fragment. A *claim* is the set of units that one caller uses together: it pins
+ * of the model's files, its parts. Units live in the slots of an arena that is taken once, all of one size, so nothing
+ * is allocated later and memory cannot fragment. A *claim* is the set of units that one caller uses together: it pins
  * those that are there, starts the reads of the others at once, in the caller's order, and hands out units as they
  * arrive. A pinned unit is never evicted, and the cap counts every slot, pinned or not, from the start.
  *
- * Any number of threads may hold claims; each claim belongs to one thread. Bytes read are those of the file: what is
+ * Any number of threads may hold claims; each claim belongs to one thread. Bytes read are those of the files: what is
  * computed from them cannot depend on the cap, the policy or the backend. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
@@ -17,15 +17,25 @@
 #define STORE_MAX_PARTS 3
 #define STORE_NONE      UINT32_MAX
 
-/* Sub-expert s of a layer keeps this part at [offset + s * bytes, offset + (s + 1) * bytes) of the file. */
+/* Sub-expert s of a layer keeps this part at [offset + s * bytes, offset + (s + 1) * bytes) of a file. */
 typedef struct store_part {
     uint64_t offset, bytes;
+    uint32_t file;
 } store_part;
+
+/* A file that parts lie in. The store opens `path` for itself; `expected` is open on the file that the shape was read
+ * from. */
+typedef struct store_file {
+    const char *path;
+    int expected;
+} store_file;
 
 /* What there is to read. Unit number: layer * n_subs + sub-expert. Layers without experts are not counted. */
 typedef struct store_shape {
     uint32_t n_layers, n_subs, n_parts;
-    const store_part *parts; /* [n_layers, n_parts]; copied */
+    const store_part *parts; /* [n_layers, n_parts]; copied, as are the files */
+    uint32_t n_files;
+    const store_file *files; /* [n_files] */
 } store_shape;
 
 typedef struct store_params {
@@ -58,12 +68,11 @@ typedef struct store store;
 /* Memory for `units` slots, alignment included: what a cap must be to hold so many. */
 uint64_t store_memory_for(const store_shape *shape, uint32_t units);
 
-/* Opens `path` for itself. `expected` is the file that the shape was read from: another one under the same name, or one
- * of another size or time, is refused. Fails with MP_E_LIMIT, naming store_memory_for(least), where the cap holds fewer
- * than `least` units. A notice (what was fallen back to and why) is left in `notice` [MP_ERROR_MAX], empty where there
- * is none. */
-mp_status store_open(const char *path, int expected, const store_shape *shape, const store_params *params,
-                     uint32_t least, store **out, char *notice, mp_error *err);
+/* A file that is another one than expected, or of another size or time, is refused. Fails with MP_E_LIMIT, naming
+ * store_memory_for(least), where the cap holds fewer than `least` units. A notice (what was fallen back to and why) is
+ * left in `notice` [MP_ERROR_MAX], empty where there is none. */
+mp_status store_open(const store_shape *shape, const store_params *params, uint32_t least, store **out, char *notice,
+                     mp_error *err);
 void store_close(store *s); /* waits for reads in flight; no claim may be open; NULL is fine */
 
 uint32_t store_slots(const store *s);
@@ -85,7 +94,7 @@ typedef struct store_claim {
  * wait. Units that are resident are in `ready` when it returns. */
 uint32_t store_claim_begin(store *s, store_claim *c, const uint32_t *units, uint32_t n, bool wait);
 /* Returns when more than `seen` units are ready, all are, or the clock (clock_now_ns) has passed `until_ns` (0: no
- * limit). Fails with MP_E_IO where a read failed or was short, or the file has changed; the claim must then be ended.
+ * limit). Fails with MP_E_IO where a read failed or was short, or a file has changed; the claim must then be ended.
  */
 mp_status store_claim_wait(store *s, store_claim *c, uint32_t seen, uint64_t until_ns, mp_error *err);
 /* A part of the i-th unit of the claim, which must be ready. */

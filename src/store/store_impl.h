@@ -16,7 +16,7 @@
 #include "store/store.h"
 
 #define READ_CUT     (-1) /* in place of an errno: the file ended too early */
-#define READ_CHANGED (-2) /* the file is no longer the one that was opened */
+#define READ_CHANGED (-2) /* a file is no longer the one that was opened */
 
 enum slot_state { SLOT_FREE, SLOT_READING, SLOT_RESIDENT, SLOT_FAILED };
 
@@ -30,10 +30,19 @@ typedef struct slot {
     uint32_t failed_at; /* bytes of the part that had arrived */
 } slot;
 
-struct store {
+/* A file that is read from. */
+typedef struct source {
     char *path;
-    store_shape shape; /* its parts are our own */
-    uint64_t *starts;  /* [n_layers, n_parts] in a slot */
+    struct stat opened; /* as it was then */
+    bool has_arrived;   /* something of it, in the reaping that is going on */
+} source;
+
+struct store {
+    store_shape shape; /* its parts are our own, it has no files: */
+    source *sources;   /* [n_sources] */
+    int *fds;          /* [n_sources] of those, -1: not open */
+    uint32_t n_sources;
+    uint64_t *starts; /* [n_layers, n_parts] in a slot */
     uint64_t slot_bytes;
     uint32_t n_slots, n_units, depth;
     uint8_t *data; /* [n_slots * slot_bytes] */
@@ -41,10 +50,8 @@ struct store {
     const eviction *policy;
     const io_class *io_class;
     void *io;
-    int fd;
-    uint32_t align;     /* of reads */
-    uint32_t block;     /* slots_align(): a part lies in its slot as in a block of the file */
-    struct stat opened; /* the file when it was opened */
+    uint32_t align; /* of reads */
+    uint32_t block; /* slots_align(): a part lies in its slot as in a block of the file */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* reads arrived, pins went, nobody is reaping any more */
@@ -58,7 +65,7 @@ struct store {
     uint32_t queue_head, n_queue;
     io_request *batch; /* [depth] */
     uint32_t in_flight;
-    bool file_changed;
+    const source *changed_source; /* the first that was seen to be another than was opened; NULL */
     store_stats stats;
 
     bool reaping;        /* a thread is in reap(), without the lock; the next is its own: */
