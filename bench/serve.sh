@@ -8,24 +8,24 @@
 # Every load is also replayed by `moeprism simulate`, so that the two can be held against each other: by the cost file alone,
 # and with steps as much slower than it, and as much time between them, as the server's metrics tell of that load.
 #
-#   bench/serve.sh [SECONDS] [SEED]      arrivals of so many seconds a load, default 45; writes docs/results/serve.md, .csv
+#   bench/serve.sh [SECONDS] [SEED]      arrivals of so many seconds a load, default 40; writes docs/results/serve.md, .csv
 #
-# Takes about 24 minutes by default and as long again where the models have to be made, nobody need be there. Environment:
-# SYSTEMS (names with colons between), MIXES (default "compute quality deadline full"), LOADS (default "0.5 1 1.5 saturated";
-# deadline and full run at 1.5 only, virtual-queues saturated only), REQUESTS (that saturate, default 64), OUT, THREADS
-# (default: the program's), RATE (requests a second at load 1), COSTS=keep (as it is, the cost file); APPEND=1 adds to the
-# CSV that is there.
+# By default about 24 minutes, costs included; making the models takes some more, once. Environment: SYSTEMS (names with
+# colons between), MIXES (default "compute quality deadline full"), LOADS (default "0.5 1 1.5 saturated"; deadline and full run
+# at 1.5 only, virtual-queues saturated only), REQUESTS (that saturate, default 48), OUT, THREADS (default: the program's),
+# RATE (requests a second at load 1), COSTS=keep (the cost files as they are); APPEND=1 adds to the CSV that is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 OUT=${OUT:-docs/results/serve}
-seconds=${1:-45} seed=${2:-0} requests=${REQUESTS:-64}
+seconds=${1:-40} seed=${2:-0} requests=${REQUESTS:-48}
 . bench/serving.bash
 dir=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
 
 start_server() { # SYSTEM
+    : >"$dir/serve.out" # not the last server's
     "$moeprism" serve "$(model_of "$1")" "${engine[@]}" --policy "$(policy_of "$1")" --slots 8 -c 1024 --queue 256 \
         --port 0 --no-prefix-cache >"$dir/serve.out" 2>"$dir/serve.err" &
     server=$!
