@@ -3,18 +3,19 @@
  *
  * For a token and a run of columns with one scale a row (32 columns, Q6_K 16):
  *
- *     f_j = a_j scale_j;  beta = max |f_j| / 127;  q_j = round(f_j / beta)
- *     y[c] = fma(beta, sum_j q_j w_jc, y[c]) + sum_j a_j min_j
+ *     a'_j = round(4064 a_j / max |a|);  s'_j = round(1024 scale_j / max |scale|);  q_j = round(a'_j s'_j / 2^15)
+ *     y[c] = fma(max |a| max |scale| / 127, sum_j q_j w_jc, y[c]) + sum_j a_j min_j
  *
- * The rows are the lanes of two vectors (lanes_avx512.h), so a run's 32 factors are two multiplications; runs meet only
- * where something is summed up over the rows, eight runs at a time. */
+ * 4064 times 1024 is 127 times 2^15. The shares s' are made once for all tokens and the words a' once for all columns,
+ * so a token's factors of 32 rows cost one multiplication a run. */
 #ifndef TENSOR_FACTORS_AVX512_H
 #define TENSOR_FACTORS_AVX512_H
 
 #include "tensor/accumulate.h"
 #include "tensor/lanes_avx512.h"
 
-enum { GROUP = 4, BLOCK_ROWS = 2 * LANES, GROUPS = BLOCK_ROWS / GROUP };
+enum { GROUP = 4, BLOCK_ROWS = 2 * LANES, GROUPS = BLOCK_ROWS / GROUP, FACTOR_TOKENS = 4 };
+enum { SHARE_ONE = 1024, VALUE_ONE = 127 * 32, MIDDLE = 128 };
 
 /* ---- a block of rows ----------------------------------------------------------------------------------------------
  */
@@ -33,11 +34,13 @@ INLINE int centre(dtype type)
 }
 
 /* Rows of a strip; what fills the last group up to four is zero. next: the rows after these, or what is read soon after
- * all of them, or NULL. */
+ * all of them, or NULL. unit: max |scale| / 127. */
 typedef struct row_block {
     const uint8_t *w, *next;
     size_t stride, rows, groups, units;
-    run_scales s[2]; /* of 16 rows each; the minima make up for the centre, too */
+    run_scales s[2];                            /* of 16 rows each; the minima make up for the centre, too */
+    int16_t share[2 * STRIP_UNITS][BLOCK_ROWS]; /* as packing leaves them: rows 0 .. 3, 16 .. 19, 4 .. 7, 20 .. 23 .. */
+    float unit[2 * STRIP_UNITS];
     uint8_t last[GROUP][STRIP_UNITS * Q8_0_BYTES];
 } __attribute__((aligned(64))) row_block;
 
@@ -58,45 +61,7 @@ INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t r
         v_store(out->m[i], v_fma(v_load(out->s[i]), v_set1((float)centre(type)), v_load(out->m[i])));
 }
 
-/* Rows j0 .. and columns c0 .. of the call. */
-INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t c0, row_block *b)
-{
-    const uint8_t *w = args->r + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
-    const size_t left = args->rows - j0, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS, stride = args->stride;
-    const size_t columns = (args->width - c0) / UNIT, units = columns < STRIP_UNITS ? columns : STRIP_UNITS;
-    const size_t whole = rows / GROUP * GROUP;
-    b->w = w, b->stride = stride, b->rows = rows, b->units = units;
-    b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
-    b->groups = (rows + GROUP - 1) / GROUP;
-    for (size_t h = 0; h < 2; h++) {
-        const size_t before = h * LANES, there = rows > before ? rows - before : 0;
-        sixteen_scales(type, w + before * stride, stride, there, units, &b->s[h]);
-    }
-    if (whole == rows) return;
-    memset(b->last, 0, sizeof b->last);
-    for (size_t j = whole; j < rows; j++)
-        memcpy(b->last[j - whole], w + j * stride, is_k(type) ? block_bytes(type) : units * block_bytes(type));
-}
-
-/* Columns of unit u of four rows: two vectors of [16 columns][4 rows]. */
-INLINE void unit_weights(dtype type, const row_block *b, size_t g, size_t u, vi *out)
-{
-    const bool whole = (g + 1) * GROUP <= b->rows;
-    const uint8_t *w = whole ? b->w + g * GROUP * b->stride : b->last[0];
-    vi quad[2];
-    quad_run(type, w, whole ? b->stride : sizeof b->last[0], u, quad);
-    out[0] = interleave_bytes(quad[0]);
-    out[1] = interleave_bytes(quad[1]);
-}
-
-/* ---- a token's factors ------------------------------------------------------------------------------------------ */
-
-/* q: [run][group], four rows in a word; start: what makes up for unsigned weights; min: sum_j a_j min_j. */
-typedef struct factors {
-    uint32_t q[2 * STRIP_UNITS][GROUPS];
-    int32_t start[2 * STRIP_UNITS];
-    float beta[2 * STRIP_UNITS], inverse[2 * STRIP_UNITS], min[2 * STRIP_UNITS];
-} __attribute__((aligned(64))) factors;
+/* ---- sums and maxima over lanes ---- */
 
 INLINE vi fold_most(vi a, vi b)
 {
@@ -130,75 +95,150 @@ INLINE vi fold_runs(fold f, size_t runs, const vi *v)
     return runs == 8 ? low : _mm512_mask_mov_epi32(low, 0xff00, fold_eight(f, v + 8));
 }
 
-/* Rounded factors of runs r and r + 1, ints [run][half of the rows], as [run][group][4 rows]. */
-INLINE vi pack_factors(const vi (*ints)[2])
+/* The bits of a magnitude order as it does; NaN is largest. */
+INLINE vi magnitude(vf v)
+{
+    return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
+}
+
+/* to / most, and most / by, of magnitudes; zero where they are nearly zero. */
+INLINE void range_of(vi most, float to, float by, vf *inverse, vf *unit)
+{
+    const __mmask16 normal = _mm512_cmp_ps_mask(_mm512_castsi512_ps(most), v_set1(ACT_TINY), _CMP_NLE_UQ);
+    *inverse = _mm512_maskz_div_ps(normal, v_set1(to), _mm512_castsi512_ps(most));
+    *unit = _mm512_maskz_mul_ps(normal, _mm512_castsi512_ps(most), v_set1(1 / by));
+}
+
+/* Two times 16 numbers as 16-bit integers. */
+INLINE vi to_words(const vf *v, vf factor)
+{
+    return _mm512_packs_epi32(_mm512_cvtps_epi32(v_mul(v[0], factor)), _mm512_cvtps_epi32(v_mul(v[1], factor)));
+}
+
+INLINE void block_shares(dtype type, row_block *b)
+{
+    const size_t runs = strip_runs(type);
+    vi across[2 * STRIP_UNITS];
+    float inverses[2 * STRIP_UNITS];
+    vf inverse, unit;
+#pragma GCC unroll 16
+    for (size_t r = 0; r < runs; r++)
+        across[r] = fold_most(magnitude(v_load(b->s[0].s[r])), magnitude(v_load(b->s[1].s[r])));
+    range_of(fold_runs(fold_most, runs, across), SHARE_ONE, 127, &inverse, &unit);
+    v_store(inverses, inverse);
+    v_store(b->unit, unit);
+#pragma GCC unroll 16
+    for (size_t r = 0; r < runs; r++) {
+        const vf scales[2] = {v_load(b->s[0].s[r]), v_load(b->s[1].s[r])};
+        _mm512_store_si512(b->share[r], to_words(scales, v_set1(inverses[r])));
+    }
+}
+
+/* Rows j0 .. and columns c0 .. of the call. */
+INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t c0, row_block *b)
+{
+    const uint8_t *w = args->r + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
+    const size_t left = args->rows - j0, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS, stride = args->stride;
+    const size_t columns = (args->width - c0) / UNIT, units = columns < STRIP_UNITS ? columns : STRIP_UNITS;
+    const size_t whole = rows / GROUP * GROUP;
+    b->w = w, b->stride = stride, b->rows = rows, b->units = units;
+    b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
+    b->groups = (rows + GROUP - 1) / GROUP;
+    for (size_t h = 0; h < 2; h++) {
+        const size_t before = h * LANES, there = rows > before ? rows - before : 0;
+        sixteen_scales(type, w + before * stride, stride, there, units, &b->s[h]);
+    }
+    block_shares(type, b);
+    if (whole == rows) return;
+    memset(b->last, 0, sizeof b->last);
+    for (size_t j = whole; j < rows; j++)
+        memcpy(b->last[j - whole], w + j * stride, is_k(type) ? block_bytes(type) : units * block_bytes(type));
+}
+
+/* Columns of unit u of four rows: two vectors of [16 columns][4 rows]. */
+INLINE void unit_weights(dtype type, const row_block *b, size_t g, size_t u, vi *out)
+{
+    const bool whole = (g + 1) * GROUP <= b->rows;
+    const uint8_t *w = whole ? b->w + g * GROUP * b->stride : b->last[0];
+    vi quad[2];
+    quad_run(type, w, whole ? b->stride : sizeof b->last[0], u, quad);
+    out[0] = interleave_bytes(quad[0]);
+    out[1] = interleave_bytes(quad[1]);
+}
+
+/* ---- a token's factors ------------------------------------------------------------------------------------------ */
+
+/* q: [run][group], four rows in a word; signed and of one token, with the start that makes up for unsigned weights, or
+ * unsigned from MIDDLE; min: sum_j a_j min_j. */
+typedef struct factors {
+    uint32_t q[2 * STRIP_UNITS][GROUPS];
+    int32_t start[2 * STRIP_UNITS];
+    float beta[2 * STRIP_UNITS], min[2 * STRIP_UNITS];
+} __attribute__((aligned(64))) factors;
+
+/* 16-bit factors of two runs, in the order of share, as [run][group][4 rows] bytes. */
+INLINE vi pack_factors(vi q0, vi q1)
 {
     const vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const vi bytes =
-        _mm512_packs_epi16(_mm512_packs_epi32(ints[0][0], ints[0][1]), _mm512_packs_epi32(ints[1][0], ints[1][1]));
-    return _mm512_permutexvar_epi32(order, bytes);
+    return _mm512_permutexvar_epi32(order, _mm512_packs_epi16(q0, q1));
 }
 
-/* The factors of run r before they are rounded, of two times 16 rows. */
-INLINE void run_factors(const row_block *b, size_t r, const vf *a, vf *f)
+/* Words t of every lane: all lanes of vector t. */
+INLINE vi fold_across(fold f, const vi *v)
 {
-    f[0] = v_mul(v_load(b->s[0].s[r]), a[0]);
-    f[1] = v_mul(v_load(b->s[1].s[r]), a[1]);
+    const vi a = fold_four(f, v), b = f(a, _mm512_shuffle_i64x2(a, a, _MM_SHUFFLE(1, 0, 3, 2)));
+    return f(b, swap_neighbours(b));
 }
 
-INLINE void row_values(const row_block *b, const float *values, vf *a)
+INLINE void token_mins(const row_block *b, const vf *a, factors *out)
 {
-    const size_t low = b->rows < LANES ? b->rows : LANES;
-    a[0] = v_load_part(values, low);
-    a[1] = v_load_part(values + LANES, b->rows - low);
-}
-
-/* beta, and what the factors are multiplied with. Apart from the rest, since it ends with a long wait: several tokens'
- * go side by side. */
-INLINE void token_ranges(dtype type, const row_block *b, const float *values, factors *out)
-{
-    const size_t runs = strip_runs(type);
-    const vi magnitude = _mm512_set1_epi32(0x7fffffff);
-    vf a[2], f[2];
-    vi across[2 * STRIP_UNITS];
-    row_values(b, values, a);
-#pragma GCC unroll 16
-    for (size_t r = 0; r < runs; r++) {
-        run_factors(b, r, a, f);
-        across[r] = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(f[0]), magnitude),
-                                     _mm512_and_si512(_mm512_castps_si512(f[1]), magnitude));
-    }
-    const vf most = _mm512_castsi512_ps(fold_runs(fold_most, runs, across)), tiny = v_set1(ACT_TINY); /* NaN is most */
-    const __mmask16 zero = _mm512_cmp_ps_mask(most, tiny, _CMP_LE_OQ),
-                    normal = _mm512_cmp_ps_mask(most, tiny, _CMP_GT_OQ);
-    v_store(out->beta, _mm512_mask_mov_ps(v_mul(most, v_set1(1.0f / 127)), zero, v_zero()));
-    v_store(out->inverse, _mm512_maskz_div_ps(normal, v_set1(127), most));
-}
-
-INLINE void round_factors(dtype type, const row_block *b, const float *values, factors *out)
-{
-    const size_t runs = strip_runs(type);
-    vf a[2], f[2];
-    vi across[2 * STRIP_UNITS], ints[2][2];
-    row_values(b, values, a);
-#pragma GCC unroll 16
-    for (size_t r = 0; r < runs; r++) {
-        const vf scale = v_set1(out->inverse[r]);
-        run_factors(b, r, a, f);
-        ints[r % 2][0] = _mm512_cvtps_epi32(v_mul(f[0], scale));
-        ints[r % 2][1] = _mm512_cvtps_epi32(v_mul(f[1], scale));
-        across[r] = _mm512_add_epi32(ints[r % 2][0], ints[r % 2][1]);
-        if (r % 2) _mm512_store_si512(out->q[r - 1], pack_factors((const vi(*)[2])ints));
-    }
-    const vi sums = fold_runs(fold_sum, runs, across);
-    _mm512_store_si512(out->start, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-centre(type))));
-    if (!has_min(type)) return;
+    vi across[STRIP_UNITS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < STRIP_UNITS; r++) {
         const vf min = v_fma(v_load(b->s[1].m[r]), a[1], v_mul(v_load(b->s[0].m[r]), a[0]));
         across[r] = _mm512_castps_si512(min);
     }
     v_store(out->min, _mm512_castsi512_ps(fold_runs(fold_float_sum, STRIP_UNITS, across)));
+}
+
+/* The factors of T tokens, whose waits go side by side. values[t] + j0: of the rows of the block. */
+INLINE void token_factors(dtype type, size_t T, bool from_middle, const row_block *b, const float *const *values,
+                          size_t j0, factors *out)
+{
+    const size_t runs = strip_runs(type), low = b->rows < LANES ? b->rows : LANES;
+    const vi none = _mm512_setzero_si512();
+    vf a[FACTOR_TOKENS][2], inverse, unit;
+    vi across[2 * STRIP_UNITS] = {none, none, none, none}, words[FACTOR_TOKENS];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) {
+        a[t][0] = v_load_part(values[t] + j0, low);
+        a[t][1] = v_load_part(values[t] + j0 + LANES, b->rows - low);
+        across[t] = fold_most(magnitude(a[t][0]), magnitude(a[t][1]));
+    }
+    range_of(fold_across(fold_most, across), VALUE_ONE, 1, &inverse, &unit);
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) {
+        const vi lane = _mm512_set1_epi32((int)t);
+        words[t] = to_words(a[t], _mm512_permutexvar_ps(lane, inverse));
+        v_store(out[t].beta, v_mul(v_load(b->unit), _mm512_permutexvar_ps(lane, unit)));
+        if (has_min(type)) token_mins(b, a[t], &out[t]);
+    }
+#pragma GCC unroll 16
+    for (size_t r = 0; r < runs; r += 2) {
+        const vi s0 = _mm512_load_si512(b->share[r]), s1 = _mm512_load_si512(b->share[r + 1]);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < T; t++) {
+            const vi q0 = _mm512_mulhrs_epi16(words[t], s0), q1 = _mm512_mulhrs_epi16(words[t], s1);
+            const vi bytes = pack_factors(q0, q1);
+            _mm512_store_si512(out[t].q[r], from_middle ? _mm512_xor_si512(bytes, _mm512_set1_epi8(-MIDDLE)) : bytes);
+            if (from_middle) continue;
+            across[r] = _mm512_madd_epi16(q0, _mm512_set1_epi16(1));
+            across[r + 1] = _mm512_madd_epi16(q1, _mm512_set1_epi16(1));
+        }
+    }
+    if (from_middle) return;
+    const vi sums = fold_runs(fold_sum, runs, across);
+    _mm512_store_si512(out->start, _mm512_mullo_epi32(sums, _mm512_set1_epi32(-centre(type))));
 }
 
 #endif
