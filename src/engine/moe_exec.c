@@ -10,8 +10,6 @@
 /* Rows of gate and of up in a work item: of sub-experts all, since both stand together, up to so many. */
 #define HIDDEN_ROWS    32
 #define WHOLE_SUB_ROWS 64
-/* Below this many tokens most sub-experts have one. */
-#define FEW_TOKENS 8
 
 static size_t max_pairs(const moe_exec *m)
 {
@@ -262,20 +260,19 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
     }
 }
 
-/* Few tokens leave memory as the limit, and it is read faster in long pieces: a thread takes neighbouring tiles. Many
- * tokens are shared out as finely as they come. */
+/* A thread takes neighbouring tiles of every sub-expert: memory is read faster in long pieces, and the hidden rows that
+ * all tiles take come from a near cache. Where that does not come out even they are shared out as finely as they come. */
 static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
     const size_t tiles = j->m->shape.d / j->m->shape.tile, threads = pool_threads(p), wanted = 4 * threads,
                  tokens = j->pass->tokens;
     j->tiles_per_item = 1;
-    if (tokens < FEW_TOKENS && tiles % threads == 0)
+    if (tiles % threads == 0)
         j->tiles_per_item = tiles / threads;
     else if (tiles < wanted && tokens > 1)
         j->ranges = (wanted + tiles - 1) / tiles;
     if (j->ranges > tokens) j->ranges = tokens;
-    if (threads == 1) j->ranges = 1;
     pool_for(p, tiles / j->tiles_per_item * j->ranges, down_tile_item, j);
 }
 
