@@ -20,12 +20,16 @@ INLINE size_t panel_from(dtype type)
     return type == DTYPE_Q4_0 ? 6 : 5;
 }
 
-/* Rows that do not fill a panel end with one that overlaps those before, which come out the same. */
+/* Rows that do not fill a panel end with one, or half of one, that overlaps those before, which come out the same. */
 INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
 {
     size_t r = 0;
-    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, a, r, t0, tokens);
-    if (r < a->rows) panel_rows(type, a, a->rows - PANEL_ROWS, t0, tokens);
+    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, PANEL_GROUPS, a, r, t0, tokens);
+    if (r == a->rows) return;
+    if (a->rows - r <= LANES)
+        panel_rows(type, 1, a, a->rows - LANES, t0, tokens);
+    else
+        panel_rows(type, PANEL_GROUPS, a, a->rows - PANEL_ROWS, t0, tokens);
 }
 
 /* Rows r and on for one token: 16 at a time, then fours, the last of which overlaps those before. Fewer than four in

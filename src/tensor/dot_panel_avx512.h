@@ -41,11 +41,10 @@ INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs,
     decode_scales(type, &raw, &p->s);
 }
 
-/* T tokens over a chunk. */
-INLINE void panel_tokens(dtype type, size_t T, const panel_group *p, size_t runs, const token *x,
+/* T tokens over a chunk of G groups. */
+INLINE void panel_tokens(dtype type, size_t T, size_t G, const panel_group *p, size_t runs, const token *x,
                          const int32_t (*starts)[STARTS], panel_sums *sums)
 {
-    enum { G = PANEL_GROUPS };
     const size_t steps = type == DTYPE_Q6_K ? 4 : 8;
     vf sum[PANEL_TOKENS][PANEL_GROUPS];
 #pragma GCC unroll 8
@@ -81,12 +80,12 @@ INLINE void panel_ask(dtype type, const uint8_t *w, size_t stride, size_t from, 
 
 /* All tokens over a chunk; between them the next one, at `next`, is asked for: a few rows at a time, since there are
  * but so many requests under way. */
-INLINE void panel_chunk(dtype type, const panel_group *p, size_t runs, const dot_args *a, size_t c, size_t t0,
+INLINE void panel_chunk(dtype type, size_t G, const panel_group *p, size_t runs, const dot_args *a, size_t c, size_t t0,
                         size_t tokens, const uint8_t *next, panel_sums *sums)
 {
     for (size_t t = 0; t < tokens;) {
         const size_t T = t + PANEL_TOKENS <= tokens ? PANEL_TOKENS : 1;
-        panel_ask(type, next, a->w_stride, PANEL_ROWS * t / tokens, PANEL_ROWS * (t + T) / tokens);
+        panel_ask(type, next, a->w_stride, G * LANES * t / tokens, G * LANES * (t + T) / tokens);
         token x[PANEL_TOKENS];
         int32_t starts[PANEL_TOKENS][STARTS] __attribute__((aligned(64)));
         for (size_t i = 0; i < T; i++) {
@@ -94,28 +93,29 @@ INLINE void panel_chunk(dtype type, const panel_group *p, size_t runs, const dot
             chunk_starts(type, &x[i], runs, starts[i]);
         }
         if (T == PANEL_TOKENS)
-            panel_tokens(type, PANEL_TOKENS, p, runs, x, starts, sums + t);
+            panel_tokens(type, PANEL_TOKENS, G, p, runs, x, starts, sums + t);
         else
-            panel_tokens(type, 1, p, runs, x, starts, sums + t);
+            panel_tokens(type, 1, G, p, runs, x, starts, sums + t);
         t += T;
     }
 }
 
-INLINE void panel_rows(dtype type, const dot_args *a, size_t r0, size_t t0, size_t tokens)
+/* G groups of 16 rows from r0 on. */
+INLINE void panel_rows(dtype type, size_t G, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
     const uint8_t *w = a->w + r0 * a->w_stride,
-                  *below = r0 + PANEL_ROWS < a->rows ? w + PANEL_ROWS * a->w_stride : a->next;
+                  *below = r0 + G * LANES < a->rows ? w + G * LANES * a->w_stride : a->next;
     panel_sums sums[PANEL_PASS] __attribute__((aligned(64)));
     panel_group p[PANEL_GROUPS];
     memset(sums, 0, tokens * sizeof *sums);
     for (size_t c = 0; c < a->n; c += CHUNK) {
         const size_t left = a->n - c, runs = left < CHUNK ? left / RUN : CHUNK_RUNS;
-        for (size_t g = 0; g < PANEL_GROUPS; g++)
+        for (size_t g = 0; g < G; g++)
             panel_pack(type, w + g * LANES * a->w_stride + c / CHUNK * chunk_bytes(type), a->w_stride, runs, &p[g]);
         const uint8_t *next = left > CHUNK ? w + (c / CHUNK + 1) * chunk_bytes(type) : below;
-        panel_chunk(type, p, runs, a, c, t0, tokens, next, sums);
+        panel_chunk(type, G, p, runs, a, c, t0, tokens, next, sums);
     }
-    for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], sizeof *sums);
+    for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], G * sizeof *sums[t]);
 }
 
 #endif
