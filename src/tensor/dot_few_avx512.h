@@ -93,26 +93,28 @@ INLINE void direct(dtype type, size_t T, const dot_args *a, size_t r0, size_t t0
 
 /* What up to 16 rows give for SEGMENT chunks before scales are applied. Rows are read four at a time, which is how
  * memory answers soonest, but scaled 16 at a time. Row 4 g + l belongs to lane 4 l + g. */
-enum { SEGMENT = 8, AHEAD = 8 /* rows */ };
+enum { SEGMENT = 8 };
 
 typedef struct products {
     vi dots[SEGMENT][2][2][4]; /* [chunk][run / 4][half][g]: lane l has four runs of row 4 g + l */
     raw_scales raw[SEGMENT];
 } products;
 
-/* Memory answers in time only if asked twice: for level 2, in order of address, AHEAD rows before they are wanted; for
- * level 1 two chunks before. A few lines at a time: there are but so many requests under way. */
-INLINE void ask_ahead(dtype type, size_t half, const uint8_t *w, size_t stride, const uint8_t *next)
+/* Rows between those that are multiplied and those that are asked for: about as many bytes as a third of the level-1
+ * cache, into which they come. */
+INLINE size_t rows_ahead(size_t stride)
 {
-    const size_t bytes = 2 * chunk_bytes(type); /* half a chunk of four rows */
+    const size_t most = 14 * 1024;
+    return stride > 0 && stride < most / 4 ? most / stride / 4 * 4 : 4;
+}
+
+/* Asks for half a chunk of four rows, in order of address: a few lines at a time, for there are but so many requests
+ * under way. */
+INLINE void ask_ahead(dtype type, size_t half, const uint8_t *next)
+{
+    const size_t bytes = 2 * chunk_bytes(type);
 #pragma GCC unroll 16
-    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + half * bytes + b, 0, 2);
-    const size_t near = (chunk_bytes(type) / 2 + 63) / 64 * 64; /* of two halves */
-#pragma GCC unroll 4
-    for (size_t r = 0; r < 4; r++)
-#pragma GCC unroll 2
-        for (size_t b = 0; b < near; b += 64)
-            __builtin_prefetch(w + r * stride + 2 * chunk_bytes(type) + (half ? near : 0) + b, 0, 3);
+    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + half * bytes + b);
 }
 
 /* Half a chunk of four rows, or the first `count` of its four runs. */
@@ -149,7 +151,7 @@ INLINE void multiply_rows(dtype type, size_t g, const uint8_t *w, size_t stride,
             for (size_t l = 0; l < 4; l++) raw_load_lane(type, w + l * stride, CHUNK_RUNS, 4 * l + g, &p->raw[c]);
 #pragma GCC unroll 2
             for (size_t half = 0; half < 2; half++) {
-                ask_ahead(type, half, w, stride, next);
+                ask_ahead(type, half, next);
                 multiply_half(type, w, stride, half, 4, quants + c * CHUNK, &p->dots[c][half][0][g]);
             }
         } else {
@@ -189,13 +191,14 @@ INLINE vf scale_products(dtype type, const products *p, size_t runs, const void 
 /* 4, 8, 12 or 16 rows. */
 INLINE void one_token(dtype type, const dot_args *a, size_t r0, size_t rows, size_t t)
 {
+    const size_t rows_between = rows_ahead(a->w_stride);
     products p;
     vf sum = v_zero();
     if (rows < LANES) memset(&p, 0, sizeof p);
     for (size_t at = 0; at < a->n; at += SEGMENT * CHUNK) {
         const size_t left = (a->n - at) / RUN, runs = left < SEGMENT * CHUNK_RUNS ? left : SEGMENT * CHUNK_RUNS;
         for (size_t g = 0; g < rows / 4; g++) {
-            const size_t row = r0 + 4 * g, ahead = row + AHEAD;
+            const size_t row = r0 + 4 * g, ahead = row + rows_between;
             const uint8_t *next =
                 ahead < a->rows ? a->w + ahead * a->w_stride : a->next + (ahead - a->rows) * a->w_stride;
             multiply_rows(type, g, a->w + row * a->w_stride + at / CHUNK * chunk_bytes(type), a->w_stride, runs,
