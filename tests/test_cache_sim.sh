@@ -31,14 +31,14 @@ run cache-sim --trace "$dir/hand" --memory 2M --policy lru --bandwidth 1G --late
 check 'sub-experts: 4 of 6 are read' prints '^sub-experts +2.00 MiB +50.0 % +lru +33.33 % +1 +1.0 +1.98$'
 check 'experts: all 4 are read' prints '^experts +2.00 MiB +50.0 % +lru +0.00 % +2 +1.0 +2.95$'
 run cache-sim --trace "$dir/hand" --units experts -o json --memory 4M
-check 'JSON of one kind of unit' [ "$(grep -c '"units": "experts"' "$dir/out")" -eq 5 ]
-check 'and no other' [ "$(grep -c '"units"' "$dir/out")" -eq 5 ]
+check 'JSON of one kind of unit' [ "$(grep -c '"units": "experts"' "$dir/out")" -eq 6 ]
+check 'and no other' [ "$(grep -c '"units"' "$dir/out")" -eq 6 ]
 cp "$dir/out" "$dir/first"
 run cache-sim --trace "$dir/hand" --units experts -o json --memory 4M
 check 'same input, same JSON' cmp "$dir/out" "$dir/first"
 run cache-sim --trace "$dir/hand" --memory 50%,75%,100% --plot "$dir/x.svg"
 check 'a chart' grep -q '^</svg>$' "$dir/x.svg"
-check 'with a line for each policy and kind' [ "$(grep -c '<g fill="none"' "$dir/x.svg")" -eq 10 ]
+check 'with a line for each policy and kind' [ "$(grep -c '<g fill="none"' "$dir/x.svg")" -eq 12 ]
 check 'that is XML' python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$dir/x.svg"
 
 # ---- what is wrong ----

@@ -328,12 +328,13 @@ static double mean_share(mp_engine *e, uint32_t point, uint32_t floor)
 }
 
 /* A deadline that is over at once: nothing is lost without a floor, and nothing below it with one. Experts are whole
- * here: reads that are served from the page cache are never late. */
+ * here: reads that are served from the page cache are never late. One read at a time, so that they do not arrive
+ * together. */
 static void test_deadline(void **state)
 {
     (void)state;
     mp_store_stats stats = {0};
-    const mp_store_params store = {.memory = least_memory(whole), .deadline_ns = 1};
+    const mp_store_params store = {.memory = least_memory(whole), .deadline_ns = 1, .backend = "threads", .depth = 1};
     const uint32_t last = mp_model_get_info(whole)->n_points - 1;
     mp_engine *mapped = open_engine(whole, 2, (mp_store_params){0}), *e = open_engine(whole, 2, store);
     float *expected = run_text(whole, mapped, 0), *got = run_text(whole, e, 0);
