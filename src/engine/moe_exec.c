@@ -261,7 +261,8 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
 }
 
 /* A thread takes neighbouring tiles of every sub-expert: memory is read faster in long pieces, and the hidden rows that
- * all tiles take come from a near cache. Where that does not come out even they are shared out as finely as they come. */
+ * all tiles take come from a near cache. Where that does not come out even they are shared out as finely as they come.
+ */
 static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
