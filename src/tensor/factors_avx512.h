@@ -17,51 +17,7 @@
 enum { GROUP = 4, BLOCK_ROWS = 2 * LANES, GROUPS = BLOCK_ROWS / GROUP, FACTOR_TOKENS = 4 };
 enum { SHARE_ONE = 1024, VALUE_ONE = 127 * 32, MIDDLE = 128 };
 
-/* ---- a block of rows ----------------------------------------------------------------------------------------------
- */
-
-/* Runs with a scale of their own in a strip. */
-INLINE size_t strip_runs(dtype type)
-{
-    return scaled_runs(type, STRIP_UNITS);
-}
-
-/* What is taken off the stored integers: the middle of their range, so that small errors of q_j meet small integers. */
-INLINE int centre(dtype type)
-{
-    if (!has_min(type)) return run_offset(type);
-    return type == DTYPE_Q4_1 || type == DTYPE_Q4_K ? 8 : 16;
-}
-
-/* Rows of a strip; what fills the last group up to four is zero. next: the rows after these, or what is read soon after
- * all of them, or NULL. unit: max |scale| / 127. */
-typedef struct row_block {
-    const uint8_t *w, *next;
-    size_t stride, rows, groups, units;
-    run_scales s[2];                            /* of 16 rows each; the minima make up for the centre, too */
-    int16_t share[2 * STRIP_UNITS][BLOCK_ROWS]; /* as packing leaves them: rows 0 .. 3, 16 .. 19, 4 .. 7, 20 .. 23 .. */
-    float unit[2 * STRIP_UNITS];
-    uint8_t last[GROUP][STRIP_UNITS * Q8_0_BYTES];
-} __attribute__((aligned(64))) row_block;
-
-/* The scales of 16 rows, 0 for those that are not there. */
-INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t rows, size_t units, run_scales *out)
-{
-    if (rows >= LANES && units == STRIP_UNITS) {
-        decode_rows(type, w, stride, out);
-    } else {
-        raw_scales raw;
-        memset(&raw, 0, sizeof raw);
-        for (size_t r = 0; r < rows && r < LANES; r++) raw_load_lane(type, w + r * stride, units, r, &raw);
-        decode_scales(type, &raw, out);
-    }
-    if (!has_min(type)) return;
-#pragma GCC unroll 8
-    for (size_t i = 0; i < STRIP_UNITS; i++)
-        v_store(out->m[i], v_fma(v_load(out->s[i]), v_set1((float)centre(type)), v_load(out->m[i])));
-}
-
-/* ---- sums and maxima over lanes ---- */
+/* ---- sums, maxima and ranges over lanes -------------------------------------------------------------------------- */
 
 INLINE vi fold_most(vi a, vi b)
 {
@@ -115,6 +71,50 @@ INLINE vi to_words(const vf *v, vf factor)
     return _mm512_packs_epi32(_mm512_cvtps_epi32(v_mul(v[0], factor)), _mm512_cvtps_epi32(v_mul(v[1], factor)));
 }
 
+/* ---- a block of rows --------------------------------------------------------------------------------------------- */
+
+/* Runs with a scale of their own in a strip. */
+INLINE size_t strip_runs(dtype type)
+{
+    return scaled_runs(type, STRIP_UNITS);
+}
+
+/* What is taken off the stored integers: the middle of their range, so that small errors of q_j meet small integers. */
+INLINE int centre(dtype type)
+{
+    if (!has_min(type)) return run_offset(type);
+    return type == DTYPE_Q4_1 || type == DTYPE_Q4_K ? 8 : 16;
+}
+
+/* Rows of a strip; what fills the last group up to four is zero. next: the rows after these, or what is read soon after
+ * all of them, or NULL. unit: max |scale| / 127. */
+typedef struct row_block {
+    const uint8_t *w, *next;
+    size_t stride, rows, groups, units;
+    run_scales s[2];                            /* of 16 rows each; the minima make up for the centre, too */
+    int16_t share[2 * STRIP_UNITS][BLOCK_ROWS]; /* as packing leaves them: rows 0 .. 3, 16 .. 19, 4 .. 7, 20 .. 23 .. */
+    float unit[2 * STRIP_UNITS];
+    uint8_t last[GROUP][STRIP_UNITS * Q8_0_BYTES];
+} __attribute__((aligned(64))) row_block;
+
+/* The scales of 16 rows, 0 for those that are not there. */
+INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t rows, size_t units, run_scales *out)
+{
+    if (rows >= LANES && units == STRIP_UNITS) {
+        decode_rows(type, w, stride, out);
+    } else {
+        raw_scales raw;
+        memset(&raw, 0, sizeof raw);
+        for (size_t r = 0; r < rows && r < LANES; r++) raw_load_lane(type, w + r * stride, units, r, &raw);
+        decode_scales(type, &raw, out);
+    }
+    if (!has_min(type)) return;
+#pragma GCC unroll 8
+    for (size_t i = 0; i < STRIP_UNITS; i++)
+        v_store(out->m[i], v_fma(v_load(out->s[i]), v_set1((float)centre(type)), v_load(out->m[i])));
+}
+
+/* Scales in parts of the largest. */
 INLINE void block_shares(dtype type, row_block *b)
 {
     const size_t runs = strip_runs(type);
