@@ -139,14 +139,6 @@ static void land(store *s, const io_result *result)
     reads_settle(s, at);
 }
 
-static bool has_changed(const source *x, int fd)
-{
-    struct stat now;
-    if (fstat(fd, &now) != 0) return true;
-    return now.st_size != x->opened.st_size || now.st_mtim.tv_sec != x->opened.st_mtim.tv_sec ||
-           now.st_mtim.tv_nsec != x->opened.st_mtim.tv_nsec;
-}
-
 /* Looks at the files that have had arrivals [n]; NULL where none has changed. */
 static const source *find_changed(store *s, uint32_t n)
 {
@@ -157,7 +149,7 @@ static const source *find_changed(store *s, uint32_t n)
     }
     for (uint32_t i = 0; i < s->n_sources; i++) {
         source *x = &s->sources[i];
-        if (x->has_arrived && has_changed(x, s->fds[i])) changed = x;
+        if (x->has_arrived && !store_file_is(&x->opened, s->fds[i])) changed = x;
         x->has_arrived = false;
     }
     return changed;

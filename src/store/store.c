@@ -47,23 +47,24 @@ static mp_status mark_fixed(store *s, const store_params *params, uint32_t least
 
 /* ---- the file ---- */
 
-static bool same_file(const struct stat *a, const struct stat *b)
+bool store_file_is(const struct stat *opened, int fd)
 {
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+    struct stat now;
+    return fstat(fd, &now) == 0 && now.st_dev == opened->st_dev && now.st_ino == opened->st_ino &&
+           now.st_size == opened->st_size && now.st_mtim.tv_sec == opened->st_mtim.tv_sec &&
+           now.st_mtim.tv_nsec == opened->st_mtim.tv_nsec;
 }
 
 static mp_status check_file(const store *s, uint32_t i, int expected, mp_error *err)
 {
     source *x = &s->sources[i];
-    struct stat st;
-    if (fstat(s->fds[i], &x->opened) != 0 || fstat(expected, &st) != 0 || !same_file(&x->opened, &st))
+    if (fstat(s->fds[i], &x->opened) != 0 || !store_file_is(&x->opened, expected))
         return status_fail(err, MP_E_IO,
                            "%s: the file was replaced or changed since the model was opened; open it again", x->path);
     const uint64_t end = slots_file_end(&s->shape, i);
-    if ((uint64_t)st.st_size < end)
+    if ((uint64_t)x->opened.st_size < end)
         return status_fail(err, MP_E_FORMAT, "%s: %lld bytes, but sub-experts end at %llu: the file was cut", x->path,
-                           (long long)st.st_size, (unsigned long long)end);
+                           (long long)x->opened.st_size, (unsigned long long)end);
     return MP_OK;
 }
 

@@ -65,12 +65,15 @@ struct store {
     uint32_t queue_head, n_queue;
     io_request *batch; /* [depth] */
     uint32_t in_flight;
-    const source *changed_source; /* the first that was seen to be another than was opened; NULL */
+    const source *changed_source; /* one that is seen to be another than was opened; NULL: none */
     store_stats stats;
 
     bool reaping;        /* a thread is in reap(), without the lock; the next is its own: */
     io_result *arrivals; /* [depth] */
 };
+
+/* Whether an open file is, as far as numbers, size and time tell, the one that was opened. */
+bool store_file_is(const struct stat *opened, int fd);
 
 /* All of these are called with the lock held; `at` is a slot. */
 
