@@ -12,7 +12,7 @@
 
 /* ---- rows of floats --------------------------------------------------------------------------------------------- */
 
-enum { ONE_UNITS = 8, MANY_UNITS = 2, TILE_TOKENS = 4 };
+enum { ONE_UNITS = 8, MANY_UNITS = 2, TILE_TOKENS = FACTOR_TOKENS };
 
 /* Columns of unit `unit` of the strip at `row`. */
 INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (*s)[16], size_t j, vf *w)

@@ -74,11 +74,9 @@ void rows_dot_avx512(dtype type, size_t n, const void *w, size_t w_stride, size_
 void quantize_act_avx512(const float *x, size_t n, void *out)
 {
     uint8_t *quants = out, *scales = quants + n, *sums = scales + n / 8, *half_sums = sums + n / 8;
-    const vi magnitude = _mm512_set1_epi32(0x7fffffff);
     for (size_t i = 0; i < n; i += ACT_BLOCK, scales += 4, sums += 4, half_sums += 8) {
         const vf lo = v_load(x + i), hi = v_load(x + i + VL);
-        const vi bits = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(lo), magnitude),
-                                         _mm512_and_si512(_mm512_castps_si512(hi), magnitude));
+        const vi bits = _mm512_max_epi32(magnitude(lo), magnitude(hi));
         const int top = _mm512_reduce_max_epi32(bits); /* as integers NaN is largest of all */
         float largest;
         memcpy(&largest, &top, sizeof largest);

@@ -51,12 +51,6 @@ INLINE vi fold_runs(fold f, size_t runs, const vi *v)
     return runs == 8 ? low : _mm512_mask_mov_epi32(low, 0xff00, fold_eight(f, v + 8));
 }
 
-/* The bits of a magnitude order as it does; NaN is largest. */
-INLINE vi magnitude(vf v)
-{
-    return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
-}
-
 /* to / most, and most / by, of magnitudes; zero where they are nearly zero. */
 INLINE void range_of(vi most, float to, float by, vf *inverse, vf *unit)
 {
@@ -208,14 +202,14 @@ INLINE void token_factors(dtype type, size_t T, bool from_middle, const row_bloc
     const size_t runs = strip_runs(type), low = b->rows < LANES ? b->rows : LANES;
     const vi none = _mm512_setzero_si512();
     vf a[FACTOR_TOKENS][2], inverse, unit;
-    vi across[2 * STRIP_UNITS] = {none, none, none, none}, words[FACTOR_TOKENS];
+    vi largest[FACTOR_TOKENS] = {none, none, none, none}, words[FACTOR_TOKENS], across[2 * STRIP_UNITS];
 #pragma GCC unroll 4
     for (size_t t = 0; t < T; t++) {
         a[t][0] = v_load_part(values[t] + j0, low);
         a[t][1] = v_load_part(values[t] + j0 + LANES, b->rows - low);
-        across[t] = fold_most(magnitude(a[t][0]), magnitude(a[t][1]));
+        largest[t] = fold_most(magnitude(a[t][0]), magnitude(a[t][1]));
     }
-    range_of(fold_across(fold_most, across), VALUE_ONE, 1, &inverse, &unit);
+    range_of(fold_across(fold_most, largest), VALUE_ONE, 1, &inverse, &unit);
 #pragma GCC unroll 4
     for (size_t t = 0; t < T; t++) {
         const vi lane = _mm512_set1_epi32((int)t);

@@ -185,6 +185,12 @@ INLINE vi interleave_bytes(vi quad)
 
 /* ---- sums over lanes --------------------------------------------------------------------------------------------- */
 
+/* The bits of a magnitude, which order as it does; NaN is largest. */
+INLINE vi magnitude(vf v)
+{
+    return _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
+}
+
 typedef vi (*fold)(vi a, vi b);
 
 INLINE vi fold_sum(vi a, vi b)
