@@ -261,8 +261,7 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
 }
 
 /* A thread takes neighbouring tiles of every sub-expert: memory is read faster in long pieces, and the hidden rows that
- * all tiles take come from a near cache. Where that does not come out even they are shared out as finely as they come.
- */
+ * all tiles take come from a near cache. Where that does not come out even, tiles are shared out one by one. */
 static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
@@ -271,7 +270,7 @@ static void run_down_tiles(apply_job *j)
     j->tiles_per_item = 1;
     if (tiles % threads == 0)
         j->tiles_per_item = tiles / threads;
-    else if (tiles < wanted && tokens > 1)
+    else if (tiles < wanted)
         j->ranges = (wanted + tiles - 1) / tiles;
     if (j->ranges > tokens) j->ranges = tokens;
     pool_for(p, tiles / j->tiles_per_item * j->ranges, down_tile_item, j);
