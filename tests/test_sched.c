@@ -1,6 +1,42 @@
 /* The scheduler below its policies: the life of requests, what a step holds, pages, queue, order, and what every policy
  * promises, under random loads. */
+#include <math.h>
+
 #include "sched_rig.h"
+
+/* A curve that is not smooth: better than full by luck, better than the rung before, dearer than it, not measured. */
+static void test_points_of_a_model(void **state)
+{
+    (void)state;
+    static const mp_point rungs[] = {
+        {.compute_share = 1, .measured = true, .ppl = 50},    {.compute_share = 0.8, .measured = true, .ppl = 49.9},
+        {.compute_share = 0.5, .measured = true, .ppl = 52},  {.compute_share = 0.4, .measured = true, .ppl = 51},
+        {.compute_share = 0.41, .measured = true, .ppl = 55}, {.compute_share = 0.3},
+    };
+    const double losses[] = {0, 0, log(52.0 / 50), log(52.0 / 50), log(55.0 / 50), log(55.0 / 50)};
+    const double shares[] = {1, 0.8, 0.5, 0.4, 0.4, 0.3};
+    sched_point points[6];
+    for (size_t i = 0; i < 6; i++) {
+        points[i] = sched_point_of(&rungs[0], &rungs[i], i > 0 ? &points[i - 1] : NULL);
+        assert_true(points[i].loss == losses[i]);
+        assert_true(points[i].share == shares[i]);
+    }
+    assert_true(sched_loss_measured(&rungs[0], &rungs[1]) == log(49.9 / 50));
+    assert_true(isnan(sched_loss_measured(&rungs[0], &rungs[5])) && isnan(sched_loss_measured(&rungs[5], &rungs[0])));
+}
+
+/* Rungs of a whole model are not measured: what they are taken to lose grows. */
+static void test_points_not_measured(void **state)
+{
+    (void)state;
+    sched_point before = {1, 0};
+    for (int k = 7; k > 0; k--) {
+        const mp_point full = {.compute_share = 1}, p = {.compute_share = k / 8.0};
+        const sched_point point = sched_point_of(&full, &p, &before);
+        assert_true(point.share == p.compute_share && point.loss > before.loss && isfinite(point.loss));
+        before = point;
+    }
+}
 
 static void test_life(void **state)
 {
@@ -379,12 +415,24 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),          cmocka_unit_test(test_predicted),  cmocka_unit_test(test_decodes_first),
-        cmocka_unit_test(test_cached),        cmocka_unit_test(test_plan_twice), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_queue_full),    cmocka_unit_test(test_never_fits), cmocka_unit_test(test_pages),
-        cmocka_unit_test(test_priority),      cmocka_unit_test(test_ageing),     cmocka_unit_test(test_random),
-        cmocka_unit_test(test_deterministic), cmocka_unit_test(test_correction), cmocka_unit_test(test_bad_config),
+        cmocka_unit_test(test_life),
+        cmocka_unit_test(test_predicted),
+        cmocka_unit_test(test_decodes_first),
+        cmocka_unit_test(test_cached),
+        cmocka_unit_test(test_plan_twice),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_queue_full),
+        cmocka_unit_test(test_never_fits),
+        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_ageing),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_deterministic),
+        cmocka_unit_test(test_correction),
+        cmocka_unit_test(test_bad_config),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_points_of_a_model),
+        cmocka_unit_test(test_points_not_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,15 +30,15 @@ char *cost_file_path(const char *model_path)
 
 /* ---- the ladder ---- */
 
-bool cost_file_ladder(const mp_model *model, sched_point points[COST_FILE_POINTS_MAX], uint32_t *n)
+static mp_status take_ladder(cost_file *f, const mp_model *model, mp_error *err)
 {
-    const mp_point *full = mp_model_point(model, 0), *point;
-    for (*n = 0; (point = mp_model_point(model, *n)) != NULL; (*n)++) {
-        if (*n == COST_FILE_POINTS_MAX) return false;
-        const double loss = point->measured ? log(point->ppl / full->ppl) : sched_loss_guess(point->compute_share);
-        points[*n] = (sched_point){.share = point->compute_share, .loss = *n == 0 ? 0 : fmax(0, loss)};
-    }
-    return true;
+    const mp_model_info *info = mp_model_get_info(model);
+    if (info->n_points > COST_FILE_POINTS_MAX)
+        return status_fail(err, MP_E_LIMIT, "%s: a ladder of more than %d points", info->path, COST_FILE_POINTS_MAX);
+    for (f->n_points = 0; f->n_points < info->n_points; f->n_points++)
+        f->points[f->n_points] = sched_point_of(mp_model_point(model, 0), mp_model_point(model, f->n_points),
+                                                f->n_points > 0 ? &f->points[f->n_points - 1] : NULL);
+    return MP_OK;
 }
 
 /* ---- what is measured ---- */
@@ -67,8 +67,7 @@ mp_status cost_file_begin(cost_file *f, const mp_model *model, const cli_common 
     if (gmtime_r(&now, &parts) == NULL || strftime(f->date, sizeof f->date, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0)
         f->date[0] = '\0';
     f->cost = (cost_model){.shape = cost_shape_of(model), .correction = 1};
-    if (!cost_file_ladder(model, f->points, &f->n_points))
-        return status_fail(err, MP_E_LIMIT, "%s: a ladder of more than %d points", info->path, COST_FILE_POINTS_MAX);
+    MP_TRY(take_ladder(f, model, err));
     return machine_describe(&f->machine, model, NULL, common, err);
 }
 

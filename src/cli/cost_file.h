@@ -42,7 +42,4 @@ mp_status cost_file_write(const cost_file *f, json_t *samples, const char *path,
 /* Why `have` does not tell about what `want` describes, NULL where it does. Static text. */
 const char *cost_file_mismatch(const cost_file *have, const cost_file *want);
 
-/* The ladder as the scheduler wants it. False where it is longer than COST_FILE_POINTS_MAX. */
-bool cost_file_ladder(const mp_model *model, sched_point points[COST_FILE_POINTS_MAX], uint32_t *n);
-
 #endif

@@ -12,7 +12,6 @@
  * trace but the slots it filled. */
 #include "sched/sched.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,11 +63,6 @@ bool sched_policy_find(const char *name, sched_policy *out)
         return true;
     }
     return false;
-}
-
-double sched_loss_guess(double share)
-{
-    return share > 0 ? 0.004 * pow(1 / share - 1, 1.3) : INFINITY;
 }
 
 /* ---- new, free ---- */

@@ -36,8 +36,12 @@ typedef struct sched_point {
                     estimate that grows as the share falls */
 } sched_point;
 
-/* The loss to go by where none was measured: grows as the share falls, like the curves of split models that were. */
-double sched_loss_guess(double share);
+/* What rung `p` of a model cost in quality when it was measured, ln(perplexity / full's), by chance below 0; NAN where
+ * it was not measured. */
+double sched_loss_measured(const mp_point *full, const mp_point *p);
+/* Rung `p` of a model as policies take it, `before` being the rung before it (NULL: p is the first). A loss that was
+ * not measured is guessed from the share, and nothing is dearer or better than the rung before it. */
+sched_point sched_point_of(const mp_point *full, const mp_point *p, const sched_point *before);
 
 typedef struct sched_config {
     sched_policy policy;

@@ -15,16 +15,14 @@
 
 /* ---- opening ---- */
 
-/* Fills l->loss as measured, and `points` for the scheduler, whose losses do not fall. */
+/* Fills l->loss, which replies account by, and `points`, which the scheduler goes by. */
 static void read_points(loop *l, sched_point *points)
 {
     const mp_point *full = mp_model_point(l->p.model, 0);
     for (uint32_t i = 0; i < l->info->n_points; i++) {
         const mp_point *p = mp_model_point(l->p.model, i);
-        l->loss[i] = p->measured && full->measured ? log(p->ppl / full->ppl) : (i == 0 ? 0 : NAN);
-        points[i] =
-            (sched_point){p->compute_share, isnan(l->loss[i]) ? sched_loss_guess(p->compute_share) : l->loss[i]};
-        if (i > 0 && points[i].loss < points[i - 1].loss) points[i].loss = points[i - 1].loss;
+        l->loss[i] = i == 0 ? 0 : sched_loss_measured(full, p);
+        points[i] = sched_point_of(full, p, i > 0 ? &points[i - 1] : NULL);
     }
 }
 
