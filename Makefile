@@ -223,11 +223,11 @@ format:
 demo:
 	@B=$(B) scripts/demo.sh
 
-# A script runs the program of the same name with what it needs.
+# A script runs the program of the same name with what it needs; offload.sh runs replay.
 bench:
 	@scripts/deps.sh build
 	@$(MAKE) benches
-	@for p in $(filter-out $(BENCH_SH:%.sh=$(B)/%),$(BENCH_BIN)) $(BENCH_SH); do echo "== $$p"; B=$(B) $$p || exit 1; done
+	@for p in $(filter-out $(BENCH_SH:%.sh=$(B)/%) $(B)/bench/replay,$(BENCH_BIN)) $(BENCH_SH); do echo "== $$p"; B=$(B) $$p || exit 1; done
 
 # ---- install ----------------------------------------------------------------------------------------------------
 

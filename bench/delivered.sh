@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC2016 # variables of jq and of an inner shell
+# shellcheck disable=SC1091,SC2016,SC2154 # server.bash, which sets what is used here; variables of jq and of an inner shell
 # Is the quality that a server under load delivers the quality that it accounts for? Held-out text goes to the elastic server
 # as prompts to be scored (/v1/completions with echo and logprobs: teacher forcing), with floors of all kinds, first few at a
 # time, then more than there are slots, so that it runs at mixed points; and once more all of it at full. What the text's
@@ -23,18 +23,8 @@ mkdir -p "$B/bench-models" "$(dirname "$OUT")"
 [ -f "$model" ] || "$moeprism" refactor models/demo-olmoe-q8_0.gguf -o "$model" --calibration models/calibration.txt \
     --eval models/heldout.txt >&2
 
-dir=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
-"$moeprism" serve "$model" ${THREADS:+-t "$THREADS"} --slots 8 -c $((length + 1)) --queue 64 --port 0 --no-prefix-cache \
-    >"$dir/serve.out" 2>"$dir/serve.err" &
-server=$!
-until grep -q listening "$dir/serve.out"; do
-    kill -0 "$server" 2>/dev/null || { cat "$dir/serve.err" >&2; exit 1; }
-    sleep 0.2
-done
-url=$(sed -n 's/.*listening on //p' "$dir/serve.out")
-
+. bench/server.bash
+start_server "$model" ${THREADS:+-t "$THREADS"} --slots 8 -c $((length + 1)) --queue 64
 curl -sf "$url/props" | jq -e 'all(.ladder[]; .measured)' >/dev/null || {
     echo "$0: the curve of $model was not measured: refactor --eval measures it" >&2
     exit 1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# shellcheck disable=SC1091,SC2154 # serving.bash, which sets what is used here
+# shellcheck disable=SC1091,SC2154 # serving.bash and server.bash, which set what is used here
 # What elasticity buys a server, over HTTP and in open loop: a model of OLMoE-1B-7B's shape, the original under fifo (which
 # runs a batch at the dearest floor in it, with fewer whole experts where all floors allow) beside the split model under
 # virtual-queues and elastic; at half of what fifo on the original sustains, at that, at 1.5 times as much, and saturated.
@@ -20,27 +20,7 @@ cd "$(dirname "$0")/.."
 OUT=${OUT:-docs/results/serve}
 seconds=${1:-40} seed=${2:-0} requests=${REQUESTS:-48}
 . bench/serving.bash
-dir=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
-
-start_server() { # SYSTEM
-    : >"$dir/serve.out" # not the last server's
-    "$moeprism" serve "$(model_of "$1")" "${engine[@]}" --policy "$(policy_of "$1")" --slots 8 -c 1024 --queue 256 \
-        --port 0 --no-prefix-cache >"$dir/serve.out" 2>"$dir/serve.err" &
-    server=$!
-    until grep -q listening "$dir/serve.out"; do
-        kill -0 "$server" 2>/dev/null || { cat "$dir/serve.err" >&2; exit 1; }
-        sleep 0.2
-    done
-    url=$(sed -n 's/.*listening on //p' "$dir/serve.out")
-}
-
-stop_server() {
-    kill "$server"
-    wait "$server" || true
-    server=
-}
+. bench/server.bash
 
 # Of the server's steps so far: their number, seconds they took, seconds by the cost file, seconds between them.
 steps() {
@@ -86,7 +66,7 @@ loads() {
 [ -n "${APPEND:-}" ] || echo "mix,load,system,source,seed,$columns" >"$OUT.csv"
 IFS=: read -ra systems <<<"${SYSTEMS:-original fifo:split virtual-queues:split elastic}"
 for system in "${systems[@]}"; do
-    start_server "$system"
+    start_server "$(model_of "$system")" "${engine[@]}" --policy "$(policy_of "$system")" --slots 8 -c 1024 --queue 256
     for mix in ${MIXES:-compute quality deadline full}; do
         for load in $(loads "$system" "$mix"); do run "$system" "$mix" "$load"; done
     done

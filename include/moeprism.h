@@ -245,6 +245,8 @@ typedef struct mp_store_stats {
 
 /* False where the weights are mapped. */
 bool mp_engine_store_stats(const mp_engine *engine, mp_store_stats *stats);
+/* What was done between `before` and `now`, both of one engine; what is no count is as of now. */
+mp_store_stats mp_store_stats_since(const mp_store_stats *now, const mp_store_stats *before);
 
 /* What an expert layer of a step has just run: the experts that routers chose for any of its tokens, and the
  * sub-experts e * N + n, best score first. */

@@ -9,7 +9,7 @@ refuse() { ! git grep --untracked -nIE "$@"; }
 check_format() { ours '*.c' '*.h' | xargs clang-format --dry-run --Werror; }
 check_includes() { scripts/include-check.sh; }
 check_tidy() { env -u MAKEFLAGS make -k -j "$(nproc)" tidy; }
-check_shell() { ours '*.sh' .ci/run | xargs shellcheck; }
+check_shell() { ours '*.sh' '*.bash' .ci/run | xargs shellcheck; }
 check_manual() { mandoc -Tlint -W style docs/moeprism.1; }
 
 # Only the program ends the process; the library returns a status.

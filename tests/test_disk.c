@@ -327,6 +327,40 @@ static double mean_share(mp_engine *e, uint32_t point, uint32_t floor)
     return sum / TEXT;
 }
 
+/* Counts are differences, the rest is as of now, and the mean depth is that of the reads in between. */
+static void test_stats_since(void **state)
+{
+    (void)state;
+    const mp_store_stats before = {.memory = 9,
+                                   .hits = 1,
+                                   .misses = 2,
+                                   .bytes_wanted = 3,
+                                   .bytes_read = 4,
+                                   .evictions = 5,
+                                   .stall_ns = 6,
+                                   .reads = 10,
+                                   .depth_mean = 1,
+                                   .depth_max = 2,
+                                   .swaps = 7,
+                                   .dropped = 8};
+    const mp_store_stats now = {.memory = 9,
+                                .hits = 11,
+                                .misses = 22,
+                                .bytes_wanted = 33,
+                                .bytes_read = 44,
+                                .evictions = 55,
+                                .stall_ns = 66,
+                                .reads = 40,
+                                .depth_mean = 2.5,
+                                .depth_max = 4,
+                                .swaps = 77,
+                                .dropped = 88};
+    const mp_store_stats d = mp_store_stats_since(&now, &before), none = mp_store_stats_since(&now, &now);
+    assert_true(d.memory == 9 && d.hits == 10 && d.misses == 20 && d.bytes_wanted == 30 && d.bytes_read == 40);
+    assert_true(d.evictions == 50 && d.stall_ns == 60 && d.reads == 30 && d.depth_mean == 3 && d.depth_max == 4);
+    assert_true(d.swaps == 70 && d.dropped == 80 && none.reads == 0 && none.depth_mean == 0);
+}
+
 /* A deadline that is over at once: nothing is lost without a floor, and nothing below it with one. Experts are whole
  * here: reads that are served from the page cache are never late. One read at a time, so that they do not arrive
  * together. */
@@ -406,17 +440,12 @@ static void test_watch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits_split),
-        cmocka_unit_test(test_same_bits_whole),
-        cmocka_unit_test(test_several_files),
-        cmocka_unit_test(test_what_fits_is_mapped),
-        cmocka_unit_test(test_too_small),
-        cmocka_unit_test(test_bad_params),
-        cmocka_unit_test(test_pin_needs_a_record),
-        cmocka_unit_test(test_changed_file),
-        cmocka_unit_test(test_prefer_resident),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_watch),
+        cmocka_unit_test(test_same_bits_split),    cmocka_unit_test(test_same_bits_whole),
+        cmocka_unit_test(test_several_files),      cmocka_unit_test(test_what_fits_is_mapped),
+        cmocka_unit_test(test_too_small),          cmocka_unit_test(test_bad_params),
+        cmocka_unit_test(test_pin_needs_a_record), cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_prefer_resident),    cmocka_unit_test(test_stats_since),
+        cmocka_unit_test(test_deadline),           cmocka_unit_test(test_watch),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

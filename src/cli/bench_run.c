@@ -118,19 +118,6 @@ static mp_timings since(const mp_timings *now, const mp_timings *before)
     };
 }
 
-static mp_store_stats store_since(mp_store_stats now, const mp_store_stats *before)
-{
-    now.hits -= before->hits;
-    now.misses -= before->misses;
-    now.bytes_wanted -= before->bytes_wanted;
-    now.bytes_read -= before->bytes_read;
-    now.evictions -= before->evictions;
-    now.stall_ns -= before->stall_ns;
-    now.swaps -= before->swaps;
-    now.dropped -= before->dropped;
-    return now;
-}
-
 static void stamp(char *buf, size_t cap)
 {
     const time_t now = time(NULL);
@@ -168,7 +155,7 @@ mp_status bench_run(bench_runner *runner, const bench_test *test, bench_result *
     const mp_timings after = mp_engine_timings(runner->engine);
     result->timings = since(&after, &before);
     result->has_store = mp_engine_store_stats(runner->engine, &store);
-    result->store = store_since(store, &store_before);
+    result->store = mp_store_stats_since(&store, &store_before);
     result->sampling_ns = sum.sampling_ns;
     result->compute_share = sum.share_sum / (double)sum.tokens;
     return MP_OK;

@@ -175,6 +175,23 @@ bool mp_engine_store_stats(const mp_engine *e, mp_store_stats *out)
     return true;
 }
 
+mp_store_stats mp_store_stats_since(const mp_store_stats *now, const mp_store_stats *before)
+{
+    mp_store_stats d = *now;
+    const double depths = now->depth_mean * (double)now->reads - before->depth_mean * (double)before->reads;
+    d.hits -= before->hits;
+    d.misses -= before->misses;
+    d.bytes_wanted -= before->bytes_wanted;
+    d.bytes_read -= before->bytes_read;
+    d.evictions -= before->evictions;
+    d.stall_ns -= before->stall_ns;
+    d.reads -= before->reads;
+    d.depth_mean = d.reads ? depths / (double)d.reads : 0;
+    d.swaps -= before->swaps;
+    d.dropped -= before->dropped;
+    return d;
+}
+
 const char *mp_store_eviction(size_t i)
 {
     const eviction *policy = eviction_at(i);

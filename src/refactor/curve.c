@@ -166,19 +166,15 @@ static bool is_token_by_token(const curve_params *p)
     return p->store.prefer_resident > 0;
 }
 
-static store_use use_of(const mp_engine *e)
+static void add_use(store_use *sum, const mp_engine *e, const mp_store_stats *before)
 {
-    mp_store_stats s;
-    mp_engine_store_stats(e, &s);
-    return (store_use){s.hits, s.hits + s.misses, s.bytes_read, s.swaps};
-}
-
-static void add_use(store_use *sum, store_use before, store_use after)
-{
-    sum->hits += after.hits - before.hits;
-    sum->wanted += after.wanted - before.wanted;
-    sum->bytes_read += after.bytes_read - before.bytes_read;
-    sum->swaps += after.swaps - before.swaps;
+    mp_store_stats now;
+    mp_engine_store_stats(e, &now);
+    const mp_store_stats add = mp_store_stats_since(&now, before);
+    sum->hits += add.hits;
+    sum->wanted += add.hits + add.misses;
+    sum->bytes_read += add.bytes_read;
+    sum->swaps += add.swaps;
 }
 
 static mp_status run_step(measure *c, run *r, step *s, mp_error *err)
@@ -188,11 +184,12 @@ static mp_status run_step(measure *c, run *r, step *s, mp_error *err)
     s->to = end < c->first + c->scored ? end : c->first + c->scored;
     if (s->to < s->from) s->to = s->from;
     const size_t n = fill_batch(s);
-    const store_use before = use_of(r->engine);
+    mp_store_stats before;
+    mp_engine_store_stats(r->engine, &before);
     const uint64_t start = clock_now_ns();
     MP_TRY(mp_engine_step(r->engine, c->batch, n, err));
     r->ns += clock_now_ns() - start;
-    if (s->from < s->to) add_use(&r->scored, before, use_of(r->engine));
+    if (s->from < s->to) add_use(&r->scored, r->engine, &before);
     for (size_t i = 0; i < n; i++) r->share_sum += mp_engine_compute_share(r->engine, i);
     pool_for(r->engine->x.pool, (size_t)s->seqs * (s->to - s->from), score_token, s);
     return report_progress(c, n, err);
