@@ -182,6 +182,36 @@ static void test_noise(void **state)
     free(errors);
 }
 
+/* What steps take on average is predicted, not less: a server's hour is the sum of its steps. */
+static void test_unbiased(void **state)
+{
+    (void)state;
+    enum { N = 4000 };
+    cost_sample *samples = calloc(N, sizeof *samples);
+    cost_model m = {.shape = {.used = 0.125}};
+    double ratios = 0;
+    assert_non_null(samples);
+    random_steps(samples, N, 0.2, 5);
+    assert_ok(cost_fit(samples, N, &m, &err), &err);
+    for (size_t i = 0; i < N; i++) ratios += samples[i].ns / cost_predict_ns(&m, samples[i].features) / N;
+    if (fabs(ratios - 1) > 0.005) fail_msg("steps take %g times what is predicted", ratios);
+    free(samples);
+}
+
+/* One step in a hundred that took twenty times as long moves the others' predictions by little. */
+static void test_disturbed(void **state)
+{
+    (void)state;
+    cost_sample samples[100];
+    cost_model m = {.shape = {.used = 0.125}};
+    random_steps(samples, 100, 0, 6);
+    samples[11].ns *= 20;
+    assert_ok(cost_fit(samples, 100, &m, &err), &err);
+    for (size_t i = 0; i < 100; i++)
+        if (i != 11 && cost_error(&m, &samples[i]) > 0.15)
+            fail_msg("step %zu: off by %g", i, cost_error(&m, &samples[i]));
+}
+
 /* Left out is left out: a step that is wildly off is not helped by its own measurement. */
 static void test_left_out(void **state)
 {
@@ -217,9 +247,9 @@ static void test_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_quantiles), cmocka_unit_test(test_nnls),  cmocka_unit_test(test_nnls_degenerate),
-        cmocka_unit_test(test_recovers),  cmocka_unit_test(test_noise), cmocka_unit_test(test_left_out),
-        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_quantiles), cmocka_unit_test(test_nnls),     cmocka_unit_test(test_nnls_degenerate),
+        cmocka_unit_test(test_recovers),  cmocka_unit_test(test_noise),    cmocka_unit_test(test_left_out),
+        cmocka_unit_test(test_refuses),   cmocka_unit_test(test_unbiased), cmocka_unit_test(test_disturbed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,9 @@
  * The steps are random mixtures (how many sequences decode, how long a piece of prompt runs beside them, at which
  * operating points, how far into their texts), with the corners put in by hand: a fit is asked about mixtures, and
  * corners keep it from having to guess beyond them. Every round runs all steps in a new order, so that a machine that
- * slows down for a while does not speak against one kind of step; a step's time is its median over the rounds.
+ * slows down for a while does not speak against one kind of step. A step's time is its mean over the rounds: what
+ * delays a step now and then delays a server's as often. But no round counts for more than twice the median, so that a
+ * machine that did something else for a second does not make a step dear.
  *
  * Long contexts are cheap to come by: some texts are run once, and every sequence of a step begins with as many of
  * their pages as the step wants (mp_engine_seq_start), the next sequence with the pages behind those. What the pages
@@ -26,7 +28,7 @@ enum {
     PAGES_MAX_QUICK = 48,
 };
 
-/* No new round after this, once there are enough of them: where steps are short, more rounds make better medians. */
+/* No new round after this, once there are enough of them: where steps are short, more rounds make better means. */
 #define SECOND_NS  1000000000ull
 #define QUICK_NS   (4 * SECOND_NS)
 #define CAREFUL_NS (15 * SECOND_NS)
@@ -182,6 +184,15 @@ static mp_status run_step(bench *b, const cost_plan *plan, double *ns, mp_error 
 
 /* ---- all of them ---- */
 
+/* Sorts the times [n]. */
+static double mean_time(double *ns, size_t n)
+{
+    const double most = 2 * stats_median(ns, n);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += ns[i] < most ? ns[i] : most;
+    return sum / (double)n;
+}
+
 static void shuffle(bench *b)
 {
     for (size_t i = b->n; i > 1; i--) {
@@ -208,7 +219,7 @@ static mp_status run_rounds(bench *b, cost_steps *out, mp_error *err)
             if (rounds == 0) describe(b, &b->plans[k], &out->steps[k]);
         }
     }
-    for (size_t k = 0; k < b->n; k++) out->steps[k].sample.ns = stats_median(&b->times[k * ROUNDS_MAX], rounds);
+    for (size_t k = 0; k < b->n; k++) out->steps[k].sample.ns = mean_time(&b->times[k * ROUNDS_MAX], rounds);
     out->n = b->n;
     return MP_OK;
 }

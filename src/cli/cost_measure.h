@@ -19,7 +19,7 @@ typedef struct cost_step {
     uint32_t prompt_tokens; /* of one more sequence */
     double context;         /* mean positions before a sequence's tokens */
     double share;           /* mean of the expert compute really used, over tokens */
-    cost_sample sample;     /* median time */
+    cost_sample sample;     /* mean time */
 } cost_step;
 
 typedef struct cost_steps {

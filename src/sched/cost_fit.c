@@ -1,6 +1,9 @@
 /* Relative errors matter: a step of one token is judged by its own few milliseconds, not by those of a step that
- * carries a whole prompt. Dividing a row of the system by its measured time does that: the target becomes 1 everywhere.
- */
+ * carries a whole prompt. So rows of the system are divided by their step's time: the one that the fit before predicts.
+ * By the measured one (as the first fit has to) a step that happened to be fast would weigh more than one that happened
+ * to be slow, and predictions would be short of the mean, by twice the variance of the relative error. Where the two
+ * are far apart the measured time bounds the predicted one, so that a single step that somebody disturbed cannot take
+ * over. */
 #include "sched/cost_fit.h"
 
 #include <math.h>
@@ -9,17 +12,20 @@
 #include "base/stats.h"
 #include "sched/nnls.h"
 
+enum { ROUNDS = 4 }; /* of fitting: the scales hardly move any more */
+#define SCALE_BOUND 2.0
+
 typedef struct sums {
     double gram[COST_FEATURES * COST_FEATURES], rhs[COST_FEATURES];
 } sums;
 
-static void add(sums *s, const cost_sample *sample)
+static void add(sums *s, const cost_sample *sample, double scale_ns)
 {
     double row[COST_FEATURES];
-    for (size_t i = 0; i < COST_FEATURES; i++) row[i] = sample->features[i] / sample->ns;
+    for (size_t i = 0; i < COST_FEATURES; i++) row[i] = sample->features[i] / scale_ns;
     for (size_t i = 0; i < COST_FEATURES; i++) {
         for (size_t j = 0; j < COST_FEATURES; j++) s->gram[i * COST_FEATURES + j] += row[i] * row[j];
-        s->rhs[i] += row[i];
+        s->rhs[i] += row[i] * sample->ns / scale_ns;
     }
 }
 
@@ -36,14 +42,22 @@ static mp_status check(const cost_sample *samples, size_t n, mp_error *err)
     return MP_OK;
 }
 
+static double scale_of(const cost_model *m, const cost_sample *sample)
+{
+    return fmin(fmax(cost_predict_ns(m, sample->features), sample->ns / SCALE_BOUND), sample->ns * SCALE_BOUND);
+}
+
 /* All samples but those of fold `without`; folds = 0: all. */
 static void fit(const cost_sample *samples, size_t n, size_t folds, size_t without, cost_model *m)
 {
-    sums s = {0};
-    for (size_t i = 0; i < n; i++)
-        if (folds == 0 || i % folds != without) add(&s, &samples[i]);
-    nnls_solve(s.gram, s.rhs, COST_FEATURES, m->ns);
     m->correction = 1;
+    for (int round = 0; round < ROUNDS; round++) {
+        sums s = {0};
+        for (size_t i = 0; i < n; i++)
+            if (folds == 0 || i % folds != without)
+                add(&s, &samples[i], round == 0 ? samples[i].ns : scale_of(m, &samples[i]));
+        nnls_solve(s.gram, s.rhs, COST_FEATURES, m->ns);
+    }
 }
 
 mp_status cost_fit(const cost_sample *samples, size_t n, cost_model *m, mp_error *err)

@@ -10,8 +10,9 @@ typedef struct cost_sample {
     double ns;                      /* > 0 */
 } cost_sample;
 
-/* Coefficients that minimise the sum of squared relative errors; correction becomes 1, shape and error_median stay.
- * Refused where there are fewer samples than features, or a sample is not finite. */
+/* Coefficients that minimise the sum of squared errors relative to the prediction, so that measured times are on
+ * average what is predicted; correction becomes 1, shape and error_median stay. Refused where there are fewer samples
+ * than features, or a sample is not finite. */
 mp_status cost_fit(const cost_sample *samples, size_t n, cost_model *m, mp_error *err);
 
 /* |predicted / measured - 1| of a sample. */
