@@ -18,12 +18,14 @@
  *
  *     limit = min(best - pressure * (best - floor), tightest slack)
  *
- * where `best` and `floor` are its predicted times with everybody at their best and at their floors. Pressure is 0 with
- * few of the slots in use: an idle server answers at full. It grows with the slots in use to 1 before the last is
- * taken, and is 1 at once while anybody waits: then cheaper is faster, and faster is sooner. It falls slowly (a fifth a
- * step), so that a queue that comes and goes does not make points come and go. What it depends on, slots in use and
- * requests waiting, moves by whole requests, hundreds of steps each, not with the points of the last step: there is no
- * loop to ring.
+ * where `best` and `floor` are its predicted times with everybody at their best and at their floors. While nobody waits
+ * cheaper steps serve nobody else sooner, and what those who run were promised is kept by the slack. So pressure is 0
+ * with up to half of the slots in use, and an idle server answers at full. It is 1 at once while anybody waits: then
+ * cheaper is faster, and faster is sooner. Between half of the slots and the last one it grows: losses curve upwards,
+ * so a little quality given up early, by many, is less than all of it given up late. It falls slowly (a fifth a step),
+ * so that a queue that comes and goes does not make points come and go. What it depends on, slots in use and requests
+ * waiting, moves by whole requests, hundreds of steps each, not with the points of the last step: there is no loop to
+ * ring.
  *
  * Slack is what targets leave: the time per token of those who decode, less while they catch up after a prompt; for a
  * prompt with a target for its first token, the time left shared among the steps it needs. allocate.c makes the most of
@@ -32,8 +34,7 @@
 
 #include "sched/allocate.h"
 
-#define LOAD_CALM     0.3  /* slots in use beyond the first, share of all beyond the first: no pressure up to here */
-#define LOAD_FULL     0.8  /* ... and all there is from here */
+#define LOAD_CALM     0.5  /* slots in use beyond the first, share of all beyond the first: no pressure up to here */
 #define PRESSURE_KEPT 0.8  /* a step */
 #define PRESSURE_NONE 0.05 /* anything less is none */
 #define TARGET_SHARE  0.95 /* of a target, may be planned with */
@@ -142,11 +143,11 @@ static uint64_t elastic_late_ns(const policy_view *v, const task *t)
 
 static double pressure(const policy_view *v)
 {
-    double slots = v->config->slots, now = 0;
+    double now = 0;
     if (v->n_waiting)
         now = 1;
     else if (v->n_running > 1)
-        now = fmin(fmax((((double)v->n_running - 1) / (slots - 1) - LOAD_CALM) / (LOAD_FULL - LOAD_CALM), 0), 1);
+        now = fmax((((double)v->n_running - 1) / (v->config->slots - 1.0) - LOAD_CALM) / (1 - LOAD_CALM), 0);
     double p = fmax(now, v->memory->pressure);
     return p < PRESSURE_NONE ? 0 : p;
 }
