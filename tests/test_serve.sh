@@ -85,6 +85,14 @@ ask /v1/messages '{"messages":[{"role":"user","content":"hi"}],"max_tokens":4,"s
 check 'a stream of messages' eval '[ "$(grep ^event: "$dir/out" | sort -u | tr -d "\n")" = "event: content_block_deltaevent: content_block_startevent: content_block_stopevent: message_deltaevent: message_startevent: message_stopevent: ping" ]'
 ask /v1/completions '{"prompt":"x","max_tokens":4,"temperature":0,"moeprism":{"point":3}}'
 check 'a fixed point is used, and no other' replied 200 '"points":[3,3],"floor_point":3'
+one_after_another() {
+    local i
+    for i in {1..8}; do
+        ask /v1/completions "{\"prompt\":\"$i$(printf ' word%.0s' {1..70})\",\"max_tokens\":12,\"moeprism\":{\"min_compute\":0.25}}"
+        replied 200 '"compute_share":1.0,"compute_floor":0.25,' && grep -q '"points":\[0,0\],"floor_point":6' "$dir/out" || return
+    done
+}
+check 'an idle server answers at full, whatever the floor' one_after_another
 
 ask /v1/completions '{"prompt":"The old lighthouse","max_tokens":1,"echo":true,"logprobs":1,"ignore_eos":true}'
 check 'the log probabilities of an echoed prompt: of all its tokens but the first' \
