@@ -122,14 +122,18 @@ def what_is_no_http():
 
 @test
 def headers_that_are_too_large():
-    for size in (20000, 100000, 1000000):
+    for size in (20000, 60000, 100000, 1000000):
         head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * size + b"\r\n\r\n"
         with connect() as sock:
             try:
                 sock.sendall(head)
             except ConnectionError:
                 pass
-            assert read_first(sock).startswith(b"HTTP/1.1 431 "), size
+            reply = read_first(sock)
+            assert reply.startswith(b"HTTP/1.1 431 "), size
+            if size < 64000:
+                error = json.loads(reply.partition(b"\r\n\r\n")[2])["error"]
+                assert error["code"] == "header_too_large" and str(size + 46) in error["message"], reply
 
 
 def read_first(sock):

@@ -107,6 +107,14 @@ refuses 400 'has room for 255' /v1/completions "{\"prompt\":\"$(printf ' word%.0
 head -c 600000 /dev/zero | tr '\0' 'a' >"$dir/a"
 printf '{"content":"%s"}' "$(cat "$dir/a")" >"$dir/much"
 refuses 400 'content has 600000 bytes of text, more than the 524288' /tokenize '' --data-binary "@$dir/much"
+ask /tokenize '{"content":" lighthouse"}'
+id=$(grep -o '\[[0-9]*' "$dir/out") # of its first token, several bytes long
+{
+    printf '{"tokens":[%s' "${id#[}"
+    yes ",${id#[}" | head -n 300000 | tr -d '\n'
+    printf ']}'
+} >"$dir/ids"
+refuses 400 'bytes of text, more than the 524288' /detokenize '' --data-binary "@$dir/ids"
 printf '{"prompt":["","%s"]}' "$(cat "$dir/a")" >"$dir/much"
 refuses 400 'prompt has 600000 bytes of text' /v1/completions '' --data-binary "@$dir/much"
 refuses 404 '"code":"not_found"' /v2/nothing

@@ -36,7 +36,8 @@ counts_tokens() {
         has 'moeprism_time_to_first_token_seconds_bucket{le="+Inf"}' 2
 }
 
-# Every kind of end once, of requests that are several jobs or none as well; then how often each was counted.
+# Every kind of end once, of requests that are several jobs or none as well; of bodies that are too large those that say
+# so, that do not, and that do not stop; then how often each was counted.
 ends_of_all_kinds() {
     local client many='{"prompt":["a","b"],"n":2,"max_tokens":2,"ignore_eos":true}'
     local endless='{"prompt":["a","b"],"max_tokens":200,"ignore_eos":true,"stream":true}'
@@ -45,6 +46,9 @@ ends_of_all_kinds() {
     ask /v1/completions "{\"prompt\":\"$(printf ' word%.0s' {1..400})\"}" && [ "$code" = 400 ] || return
     ask /v1/completions "{\"prompt\":[[1],[$(printf '7,%.0s' {1..400})7]]}" && [ "$code" = 400 ] || return
     ask /v1/nothing '{}' && [ "$code" = 404 ] || return
+    head -c 100000 /dev/zero >"$dir/body" && ask /v1/completions "@$dir/body" && [ "$code" = 413 ] || return
+    ask /v1/completions "@$dir/body" -H 'Transfer-Encoding: chunked' -H 'Expect:' && [ "$code" = 413 ] || return
+    head -c 1000000 /dev/zero | curl -s "$url/v1/completions" -T - -X POST -H 'Expect:' && return 1
     curl -sN "$url/v1/completions" -d "$endless" >"$dir/stream" &
     client=$!
     until_health '"running":2' && kill "$client" && until_health '"running":0'
@@ -52,7 +56,7 @@ ends_of_all_kinds() {
 }
 outcome() { has "moeprism_requests_total{outcome=\"$1\"}" "$2"; }
 counts_each_request_once() {
-    outcome length 4 && outcome stop 0 && outcome invalid 2 && outcome refused_size 2 && outcome cancelled 1 &&
+    outcome length 4 && outcome stop 0 && outcome invalid 5 && outcome refused_size 2 && outcome cancelled 1 &&
         outcome failed 0 && outcome refused_queue 0
 }
 
@@ -107,7 +111,7 @@ END
 promtool_is_content() { promtool check metrics <"$dir/metrics"; }
 ends_well() { stop && [ "$status" -eq 0 ]; }
 
-check 'a server starts' start --context 256 --slots 2
+check 'a server starts' start --context 256 --slots 2 --max-body 65536
 check 'requests and metrics are answered' use_server
 check 'requests are counted by outcome' counts_requests
 check 'tokens and times are counted' counts_tokens

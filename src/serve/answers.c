@@ -208,6 +208,19 @@ static bool read_ids(const fields *f, const mp_model *model, const json_t *list,
     return true;
 }
 
+/* A few ids can stand for much text: it is bounded like text that comes in. */
+static bool detokenize(const api_context *api, const int32_t *ids, size_t n, reply *out, api_error *err)
+{
+    const size_t len = mp_detokenize(api->model, ids, n, true, NULL, 0);
+    if (!prompt_bounded(api, "tokens", len, err)) return false;
+    char *text = malloc(len + 1);
+    if (text == NULL) return api_fail_memory(err);
+    mp_detokenize(api->model, ids, n, true, text, len);
+    answer_json(json_pack("{s:o}", "content", text_json_n(text, len)), out, err);
+    free(text);
+    return err->http == 0;
+}
+
 bool answer_detokenize(const api_context *api, const char *rest, const json_t *body, reply *out, api_error *err)
 {
     (void)rest;
@@ -217,18 +230,9 @@ bool answer_detokenize(const api_context *api, const char *rest, const json_t *b
     const size_t n = json_array_size(list);
     int32_t *ids = malloc((n + 1) * sizeof *ids);
     if (ids == NULL) return api_fail_memory(err);
-    if (read_ids(&f, api->model, list, ids)) {
-        const size_t len = mp_detokenize(api->model, ids, n, true, NULL, 0);
-        char *text = malloc(len + 1);
-        if (text != NULL) mp_detokenize(api->model, ids, n, true, text, len);
-        if (text != NULL)
-            answer_json(json_pack("{s:o}", "content", text_json_n(text, len)), out, err);
-        else
-            api_fail_memory(err);
-        free(text);
-    }
+    const bool answered = read_ids(&f, api->model, list, ids) && detokenize(api, ids, n, out, err);
     free(ids);
-    return err->http == 0;
+    return answered;
 }
 
 bool answer_count_tokens(const api_context *api, const char *rest, const json_t *body, reply *out, api_error *err)

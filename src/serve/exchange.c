@@ -308,8 +308,9 @@ enum MHD_Result exchange_answer(exchange *x)
 
 void exchange_free(exchange *x)
 {
-    if (x->generation != NULL) count(x, OUTCOME_CANCELLED); /* unless it ended */
-    generation_free(x->generation);                         /* first: its jobs know the sleeper */
+    if (x->refusal.http != 0) count(x, outcome_of_error(&x->refusal)); /* also where nobody listened any more */
+    if (x->generation != NULL) count(x, OUTCOME_CANCELLED);            /* unless it ended */
+    generation_free(x->generation);                                    /* first: its jobs know the sleeper */
     if (x->sleeper != NULL) sleeper_put(x->sleeper);
     x->http->body_bytes -= x->body.len;
     buffer_clear(&x->body);

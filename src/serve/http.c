@@ -1,7 +1,11 @@
 /* The callbacks of libmicrohttpd.
  *
  * A request that is refused is still read to its end (and dropped), within bounds: who closes a socket with unread
- * bytes in it sends a reset, which overtakes the refusal. */
+ * bytes in it sends a reset, which overtakes the refusal.
+ *
+ * A header has to fit into a connection's memory before anybody here sees it; what does not is refused by libmicrohttpd
+ * itself, with a page of its own. So that memory is several times the header that is allowed, but no more than a
+ * thousand connections can have: all of it is touched whenever a connection goes on to its next request. */
 #include "serve/http.h"
 
 #include <inttypes.h>
@@ -12,7 +16,7 @@
 #include "serve/exchange.h"
 
 enum {
-    CONNECTION_MEMORY = 32768, /* of libmicrohttpd: header and buffers of a connection */
+    CONNECTION_MEMORY = 65536, /* of libmicrohttpd: header and buffers of a connection */
     DROPPED_BODIES = 4,        /* a refused body is read up to so many times the limit */
     HELD_BODIES = 16,          /* all bodies being read may take so many times the limit */
 };
