@@ -230,14 +230,14 @@ static mp_error err;
 static SAMPLE_UNUSED bytes b; /* the file at hand */
 static char folder[64];
 
-static int make_folder(void **state)
+static int SAMPLE_UNUSED make_folder(void **state)
 {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/test_gguf.XXXXXX");
     return mkdtemp(folder) ? 0 : -1;
 }
 
-static int remove_folder(void **state)
+static int SAMPLE_UNUSED remove_folder(void **state)
 {
     (void)state;
     char command[128];

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "model/model.h"
 #include "moeprism.h"
 
 #define POSITIONS 96
@@ -225,6 +226,30 @@ static void test_cache_is_reused(void **state)
     mp_model_close(m);
 }
 
+/* Scores that depend on the position are those of a model whose scale is changed from position to position. */
+static void test_temperature(void **state)
+{
+    mp_error err;
+    mp_model *m = open_golden(*state);
+    mp_engine *e = open_engine(m, 2, NULL, MP_KV_F32);
+    const float scale = m->hp.attention_scale;
+    for (uint32_t t = 0; t < POSITIONS; t++) {
+        const mp_batch_token one = {.token = ids[t], .pos = t, .logits = true};
+        m->hp.attention_scale = scale * (1 + 0.3f * logf(1 + (float)(t / 20)));
+        assert_ok(mp_engine_step(e, &one, 1, &err), &err);
+        memcpy(other + (size_t)t * VOCAB, mp_engine_logits(e, 0), VOCAB * sizeof *other);
+    }
+    m->hp.attention_scale = scale;
+    m->hp.temperature = 0.3f;
+    m->hp.temperature_length = 20;
+    run_pieces(e, 1, ODD, got);
+    assert_memory_equal(got, other, sizeof got);
+    run_pieces(e, 2, WHOLE, got);
+    assert_memory_equal(got, other, sizeof got);
+    mp_engine_close(e);
+    mp_model_close(m);
+}
+
 static void test_plan_matches_parameters(void **state)
 {
     (void)state;
@@ -241,13 +266,14 @@ static void test_plan_matches_parameters(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[3 * N_GOLDEN + 5];
+    struct CMUnitTest tests[4 * N_GOLDEN + 5];
     size_t n = 0;
     for (size_t i = 0; i < N_GOLDEN; i++) {
         tests[n++] = (struct CMUnitTest){GOLDEN[i].name, test_golden, NULL, NULL, &GOLDEN[i]};
         tests[n++] =
             (struct CMUnitTest){"threads do not change bits", test_threads_do_not_change_bits, NULL, NULL, &GOLDEN[i]};
         tests[n++] = (struct CMUnitTest){"mixed batch", test_mixed_batch, NULL, NULL, &GOLDEN[i]};
+        tests[n++] = (struct CMUnitTest){"temperature", test_temperature, NULL, NULL, &GOLDEN[i]};
     }
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_bad_batches_change_nothing);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_cache_is_reused);

@@ -27,6 +27,7 @@ typedef struct block {
     float *out[QUERIES];
     float *p[QUERIES];     /* scores of a page, then shares */
     uint32_t len[QUERIES]; /* positions seen, not descending */
+    float scale[QUERIES];  /* of scores */
     float largest[QUERIES];
     double sum[QUERIES];
     float scores[QUERIES][MP_KV_PAGE]; /* of a page, then shares */
@@ -64,8 +65,7 @@ static void share_page(const mp_engine *e, block *b, uint32_t at, uint32_t count
         memset(b->p[i] + here, 0, (count - here) * sizeof *b->p[i]);
         if (here == 0) continue;
         const float before = b->largest[i];
-        const float fade =
-            e->x.k->softmax_step(b->p[i], here, e->model->hp.attention_scale, &b->largest[i], &b->sum[i]);
+        const float fade = e->x.k->softmax_step(b->p[i], here, b->scale[i], &b->largest[i], &b->sum[i]);
         if (b->largest[i] == before) continue;
         for (size_t c = 0; c < e->shape.value_dim; c++) b->out[i][c] *= fade;
     }
@@ -116,11 +116,13 @@ static void attend_item(void *arg, size_t item, unsigned thread)
                    part_end = part + j->heads < j->group ? part + j->heads : j->group;
     block b = {.n = 0};
     for (size_t t = first; t < end; t++) {
+        const float scale = hparams_score_scale(&e->model->hp, e->batch[t].pos);
         for (uint32_t h = part; h < part_end; h++, b.n++) {
             const size_t row = t * e->model->hp.n_heads + (size_t)cached * j->group + h;
             b.q[b.n] = e->query + row * s->key_dim;
             b.out[b.n] = e->mixed + row * s->value_dim;
             b.len[b.n] = e->batch[t].pos + 1;
+            b.scale[b.n] = scale;
         }
         if (t + 1 < end && e->batch[t + 1].seq == e->batch[t].seq) continue;
         if (b.n > 0) attend_block(j, e->batch[t].seq, cached, &b);

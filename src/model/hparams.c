@@ -96,28 +96,42 @@ static mp_status read_scaling_type(mp_model *m, mp_error *err)
                        gguf_path(m->file), key, (int)(type.len > 32 ? 32 : type.len), type.data);
 }
 
-/* YaRN (arXiv 2309.00071) lengthens the rotated vectors by 1 + 0.1 ln(factor); the DeepSeek family scales the scores
- * instead, by its own multiplier, queries and keys each. */
+/* Old files have the factor under another name. */
+static mp_status read_factor(mp_model *m, mp_error *err)
+{
+    char key[KEY_MAX];
+    const bool old = !gguf_has(m->file, key_of(m, "rope.scaling.factor", key));
+    MP_TRY(read_scale(m, old ? "rope.scale_linear" : "rope.scaling.factor", &m->hp.rope.factor, err));
+    if (m->hp.rope.factor > 0) return MP_OK;
+    return status_fail(err, MP_E_FORMAT, "%s: positions are stretched by %g, must be positive", gguf_path(m->file),
+                       (double)m->hp.rope.factor);
+}
+
+/* YaRN (arXiv 2309.00071) lengthens the rotated vectors by 1 + 0.1 ln(factor). The DeepSeek family has a multiplier of
+ * its own in place of 0.1 and scales the scores by it, queries and keys each. */
+static void apply_yarn(hparams *hp, bool latent, float log_multiplier)
+{
+    rope_params *r = &hp->rope;
+    if (r->yarn && r->factor > 1 && !(latent && log_multiplier != 0)) r->magnitude *= 1 + 0.1f * logf(r->factor);
+    if (!latent) return;
+    const float longer = r->magnitude * (r->yarn ? 1 + log_multiplier * logf(r->factor) : 1);
+    hp->attention_scale *= longer * longer;
+}
+
 static mp_status read_rope(mp_model *m, mp_error *err)
 {
     hparams *hp = &m->hp;
     rope_params *r = &hp->rope;
     float log_multiplier = 0;
     MP_TRY(read_positive_f32_or(m, "rope.freq_base", 10000, &r->base, err));
-    MP_TRY(read_positive_f32_or(m, "rope.scaling.factor", 1, &r->factor, err));
+    MP_TRY(read_factor(m, err));
     MP_TRY(read_scaling_type(m, err));
     MP_TRY(read_u32_or(m, "rope.scaling.original_context_length", hp->n_ctx, 1u << 24, &r->n_ctx_orig, err));
     MP_TRY(read_positive_f32_or(m, "rope.scaling.yarn_beta_fast", 32, &r->beta_fast, err));
     MP_TRY(read_positive_f32_or(m, "rope.scaling.yarn_beta_slow", 1, &r->beta_slow, err));
     MP_TRY(read_positive_f32_or(m, "rope.scaling.attn_factor", 1, &r->magnitude, err));
     MP_TRY(read_f32_or(m, "rope.scaling.yarn_log_multiplier", &log_multiplier, err));
-    if (!r->yarn) return MP_OK;
-    if (m->arch->mla) {
-        const float longer = 1 + log_multiplier * logf(r->factor);
-        hp->attention_scale *= longer * longer;
-    } else {
-        r->magnitude *= 1 + 0.1f * logf(r->factor);
-    }
+    apply_yarn(hp, m->arch->mla, log_multiplier);
     return MP_OK;
 }
 
@@ -141,6 +155,16 @@ static mp_status read_latent(mp_model *m, mp_error *err)
     return MP_OK;
 }
 
+/* Scores of far positions are sharpened: hparams_score_scale(). */
+static mp_status read_temperature(mp_model *m, mp_error *err)
+{
+    hparams *hp = &m->hp;
+    hp->temperature = 0;
+    MP_TRY(read_f32_or(m, "attention.temperature_scale", &hp->temperature, err));
+    if (hp->temperature == 0) return MP_OK;
+    return read_u32(m, "attention.temperature_length", 1, 1u << 24, &hp->temperature_length, err);
+}
+
 static mp_status read_attention(mp_model *m, mp_error *err)
 {
     hparams *hp = &m->hp;
@@ -160,7 +184,15 @@ static mp_status read_attention(mp_model *m, mp_error *err)
     if (m->arch->scales)
         MP_TRY(read_positive_f32_or(m, "attention.scale", hp->attention_scale, &hp->attention_scale, err));
     MP_TRY(read_rope(m, err));
+    MP_TRY(read_temperature(m, err));
     return read_positive_f32(m, "attention.layer_norm_rms_epsilon", &hp->rms_eps, err);
+}
+
+float hparams_score_scale(const hparams *hp, uint32_t pos)
+{
+    if (hp->temperature == 0) return hp->attention_scale;
+    const uint32_t lengths = pos / hp->temperature_length;
+    return hp->attention_scale * (1 + hp->temperature * logf(1 + (float)lengths));
 }
 
 static mp_status read_scales(mp_model *m, mp_error *err)

@@ -28,7 +28,9 @@ typedef struct hparams {
     moe_routing routing;
     rope_params rope;
     float rms_eps;
-    float attention_scale; /* of the scores */
+    float attention_scale;       /* of the scores */
+    float temperature;           /* 0: the same for all positions, see hparams_score_scale() */
+    uint32_t temperature_length; /* tokens */
     float embedding_scale, residual_scale, logit_scale;
 } hparams;
 
@@ -81,6 +83,10 @@ static inline const moe_layer *model_first_moe(const mp_model *m)
 
 /* What a model file may hold: weights of dtype.h and integers. */
 gguf_types model_types(void);
+
+/* Of the scores of a query at `pos`: attention_scale, times 1 + temperature * ln(1 + floor(pos / temperature_length)).
+ */
+float hparams_score_scale(const hparams *hp, uint32_t pos);
 
 /* The stages of mp_model_open(), in order. */
 mp_status hparams_read(mp_model *m, mp_error *err); /* hparams.c */
