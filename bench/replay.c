@@ -60,13 +60,13 @@ static const char *make_shape(replay *r)
             const tensor *w = moe_part(&m->moe[m->hp.n_dense + l], p);
             int file;
             store_part *part = &parts[l * 2 + p];
-            if (!gguf_locate(m->file, w->data, &file, &part->offset)) return "the model is not mapped";
+            if (!gguf_locate(m->file, w->data, &file, &part->offset)) return "the model is in no file";
             part->file = (uint32_t)file;
             part->bytes = (uint64_t)w->rows * w->row_bytes * per_unit;
         }
     const int n_files = gguf_n_parts(m->file);
     store_file *files = must_alloc((size_t)n_files, sizeof *files);
-    for (int i = 0; i < n_files; i++) files[i] = (store_file){gguf_part_path(m->file, i), gguf_part_fd(m->file, i)};
+    for (int i = 0; i < n_files; i++) files[i] = (store_file){gguf_part_path(m->file, i), gguf_part_stamp(m->file, i)};
     r->shape =
         (store_shape){rec->n_layers, rec->n_experts * rec->n_parts / per_unit, 2, parts, (uint32_t)n_files, files};
     return NULL;

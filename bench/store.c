@@ -35,6 +35,7 @@ typedef struct options {
 typedef struct bench {
     const options *o;
     int fd;
+    file_stamp stamp;
     store_file source;
     store_part part;
     store_shape shape;
@@ -57,15 +58,14 @@ static int refuse(const char *what, const char *why)
 
 static int open_bench(bench *b, const options *o)
 {
-    struct stat st;
     b->o = o;
     b->fd = open(o->file, O_RDONLY | O_CLOEXEC);
-    if (b->fd < 0 || fstat(b->fd, &st) != 0) return refuse(o->file, strerror(errno));
-    const uint64_t units = (uint64_t)st.st_size / o->block;
+    if (b->fd < 0 || !file_stamp_take(b->fd, &b->stamp)) return refuse(o->file, strerror(errno));
+    const uint64_t units = b->stamp.bytes / o->block;
     if (units < (uint64_t)MIN_CLAIMS * o->claim || units > UINT32_MAX / STORE_MAX_PARTS)
         return refuse(o->file, "too few or too many blocks of this size");
     b->part = (store_part){.offset = 0, .bytes = o->block};
-    b->source = (store_file){o->file, b->fd};
+    b->source = (store_file){o->file, &b->stamp};
     b->shape = (store_shape){1, (uint32_t)units, 1, &b->part, 1, &b->source};
     b->order = must_alloc(units, sizeof *b->order);
     rng random;

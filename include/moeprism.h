@@ -72,9 +72,8 @@ typedef struct mp_model mp_model;
 typedef struct mp_model_params {
     uint32_t override_experts; /* run this many experts per token instead of the file's; whole models only */
     bool vocab_only;           /* only the text functions: any architecture, no engine, info holds path and n_vocab */
-    bool no_mmap;              /* a copy in memory instead of a mapping: slower to open, faster to run */
-    mp_progress_fn progress;   /* of that copy, or NULL */
-    void *user;
+    bool no_mmap; /* engines run on a copy in memory instead of the mapped file: the first takes longer to open, all run
+                     faster. Where a cap keeps experts on disk, the copy is of everything else, with or without this */
 } mp_model_params;
 
 typedef struct mp_model_info {
@@ -203,13 +202,17 @@ typedef struct mp_engine_params {
     bool pin;        /* each thread but the caller's stays on a core of its own */
     const char *isa; /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
     mp_store_params store;
+    mp_progress_fn progress; /* of weights that are copied into memory while the engine opens, or NULL */
+    void *user;
 } mp_engine_params;
 
-/* Bytes an engine will take, before it is opened; weights are mapped, not allocated, but for those of a store. */
+/* Bytes an engine will take, before it is opened. Weights are mapped, not allocated, unless the model was opened with
+ * no_mmap or the store's memory does not hold all experts. */
 typedef struct mp_plan {
     uint64_t weights_experts; /* held in memory: all, or what the cap lets the store hold */
     uint64_t weights_other, kv_cache, scratch, logits;
     uint64_t experts_least; /* the smallest mp_store_params.memory that an engine would take */
+    bool weights_mapped;    /* weights are pages of the file, which the system may take back; else they are allocated */
 } mp_plan;
 
 mp_status mp_engine_plan(const mp_model *model, const mp_engine_params *params, mp_plan *plan, mp_error *err);

@@ -158,6 +158,7 @@ static const io_class fake_backend UNUSED_OK = {
 typedef struct rig {
     char path[64], second[64];
     int fd, second_fd;
+    file_stamp stamps[2];
     store_file files[2];
     store_shape shape;
     store_part parts[64];
@@ -178,8 +179,8 @@ static void UNUSED_OK rig_init(rig *r, const char *folder, uint32_t layers, uint
     r->shape = (store_shape){layers, subs, parts, r->parts, 1, r->files};
     make_known_file(folder, 0, offset + (uint64_t)layers * parts * subs * bytes, r->path);
     r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
-    assert_true(r->fd >= 0);
-    r->files[0] = (store_file){r->path, r->fd};
+    assert_true(r->fd >= 0 && file_stamp_take(r->fd, &r->stamps[0]));
+    r->files[0] = (store_file){r->path, &r->stamps[0]};
     r->second_fd = -1;
     r->params = (store_params){.io = &fake_backend, .io_user = &r->fake, .eviction = "lru"};
 }
@@ -200,8 +201,8 @@ static void UNUSED_OK rig_split(rig *r, const char *folder)
     }
     make_known_file(folder, SECOND_FILE, end, r->second);
     r->second_fd = open(r->second, O_RDONLY | O_CLOEXEC);
-    assert_true(r->second_fd >= 0);
-    r->files[1] = (store_file){r->second, r->second_fd};
+    assert_true(r->second_fd >= 0 && file_stamp_take(r->second_fd, &r->stamps[1]));
+    r->files[1] = (store_file){r->second, &r->stamps[1]};
     r->shape.n_files = 2;
 }
 

@@ -120,47 +120,6 @@ static void test_read(void **state)
     assert_fails(file_read(folder, &data, &len, &err), MP_E_IO, "directory");
 }
 
-static bool refuse_tick(void *user, uint64_t done, uint64_t total)
-{
-    (void)user, (void)done, (void)total;
-    return false;
-}
-
-static void test_map(void **state)
-{
-    (void)state;
-    file_map map;
-    put_file("some", "abc", 3);
-    assert_ok(file_map_open(in_folder("some"), &map, &err));
-    assert_int_equal(map.len, 3);
-    assert_memory_equal(map.data, "abc", 3);
-    assert_true(map.fd >= 0);
-    file_map_close(&map);
-    assert_int_equal(map.fd, -1);
-    file_map_close(&map); /* once more does no harm */
-
-    assert_ok(file_map_open(in_folder("some"), &map, &err));
-    const uint8_t *const at = map.data;
-    assert_ok(file_map_copy(&map, in_folder("some"), NULL, NULL, &err));
-    assert_ptr_equal(map.data, at);
-    file_map_release(&map, map.data, map.len); /* a copy stays */
-    assert_memory_equal(map.data, "abc", 3);
-    file_map_close(&map);
-    assert_ok(file_map_open(in_folder("some"), &map, &err));
-    assert_fails(file_map_copy(&map, in_folder("some"), refuse_tick, NULL, &err), MP_E_INTERRUPTED, "interrupted");
-    file_map_close(&map);
-    put_file("empty", "", 0);
-    assert_ok(file_map_open(in_folder("empty"), &map, &err));
-    assert_int_equal(map.len, 0);
-    assert_null(map.data);
-    file_map_close(&map);
-    assert_fails(file_map_open(in_folder("none"), &map, &err), MP_E_IO, "none: No such file");
-    assert_int_equal(map.fd, -1);
-    assert_fails(file_map_open(folder, &map, &err), MP_E_IO, "it is a directory");
-    assert_int_equal(mkfifo(in_folder("pipe"), 0666), 0);
-    assert_fails(file_map_open(in_folder("pipe"), &map, &err), MP_E_IO, "not a regular file");
-}
-
 /* ---- atomic files ---- */
 
 static void test_commit(void **state)
@@ -463,23 +422,14 @@ static void test_clock(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(test_read),
-        IN_FOLDER(test_map),
-        IN_FOLDER(test_commit),
-        IN_FOLDER(test_large),
-        IN_FOLDER(test_exists),
-        IN_FOLDER(test_abort),
-        IN_FOLDER(test_bad_targets),
-        IN_FOLDER(test_no_permission),
-        IN_FOLDER(test_disk_full),
-        IN_FOLDER(test_unlink_all),
-        IN_FOLDER(test_unlink_in_handler),
-        IN_FOLDER(test_abandoned),
-        IN_FOLDER(test_relative_name),
-        cmocka_unit_test(test_sha256),
-        cmocka_unit_test(test_status),
-        cmocka_unit_test(test_rng),
-        cmocka_unit_test(test_clock),
+        IN_FOLDER(test_read),          IN_FOLDER(test_commit),
+        IN_FOLDER(test_large),         IN_FOLDER(test_exists),
+        IN_FOLDER(test_abort),         IN_FOLDER(test_bad_targets),
+        IN_FOLDER(test_no_permission), IN_FOLDER(test_disk_full),
+        IN_FOLDER(test_unlink_all),    IN_FOLDER(test_unlink_in_handler),
+        IN_FOLDER(test_abandoned),     IN_FOLDER(test_relative_name),
+        cmocka_unit_test(test_sha256), cmocka_unit_test(test_status),
+        cmocka_unit_test(test_rng),    cmocka_unit_test(test_clock),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

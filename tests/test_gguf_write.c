@@ -4,7 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/file_map.h"
 #include "gguf_sample.h"
 #include "tensor/dtype.h"
 

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/file_map.h"
 #include "model/model.h"
 
 #define DEMO        "models/demo-olmoe-q8_0.gguf"

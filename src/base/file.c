@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/file_map.h"
 
 /* The size that stat() tells is a first guess: files of /proc and /sys, and pipes, tell nothing useful. */
 static size_t first_capacity(int fd)
@@ -60,80 +61,6 @@ mp_status file_read(const char *path, char **data, size_t *len, mp_error *err)
         *len = 0;
     }
     return status;
-}
-
-#define COPY_PIECE ((size_t)16 << 20)
-
-static mp_status map_fd(const char *path, file_map *map, mp_error *err)
-{
-    struct stat st;
-    if (fstat(map->fd, &st) != 0) return status_fail_errno(err, errno, "open", path);
-    if (S_ISDIR(st.st_mode)) return status_fail(err, MP_E_IO, "cannot open %s: it is a directory; name a file", path);
-    if (!S_ISREG(st.st_mode)) return status_fail(err, MP_E_IO, "cannot map %s: it is not a regular file", path);
-    map->len = (size_t)st.st_size;
-    if (map->len == 0) return MP_OK;
-    void *data = mmap(NULL, map->len, PROT_READ, MAP_SHARED, map->fd, 0);
-    if (data == MAP_FAILED) return status_fail_errno(err, errno, "map", path);
-    map->data = data;
-    return MP_OK;
-}
-
-mp_status file_map_open(const char *path, file_map *out, mp_error *err)
-{
-    *out = FILE_MAP_NONE;
-    /* O_NONBLOCK: a pipe must be refused, not waited for */
-    file_map map = {.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-    if (map.fd < 0) return status_fail_errno(err, errno, "open", path);
-    mp_status status = map_fd(path, &map, err);
-    if (status != MP_OK) {
-        close(map.fd);
-        return status;
-    }
-    *out = map;
-    return MP_OK;
-}
-
-void file_map_close(file_map *map)
-{
-    if (map->data) munmap((void *)map->data, map->len);
-    if (map->fd >= 0) close(map->fd);
-    *map = FILE_MAP_NONE;
-}
-
-static mp_status copy_in(const file_map *map, const char *path, uint8_t *to, file_tick_fn tick, void *user,
-                         mp_error *err)
-{
-    for (size_t at = 0; at < map->len;) {
-        const size_t left = map->len - at;
-        const ssize_t n = pread(map->fd, to + at, left < COPY_PIECE ? left : COPY_PIECE, (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return status_fail_errno(err, errno, "read", path);
-        if (n == 0) return status_fail(err, MP_E_IO, "%s: ends after %zu of %zu bytes: it was cut", path, at, map->len);
-        at += (size_t)n;
-        if (tick && !tick(user, at, map->len)) return status_fail(err, MP_E_INTERRUPTED, "interrupted");
-    }
-    return MP_OK;
-}
-
-mp_status file_map_copy(file_map *map, const char *path, file_tick_fn tick, void *user, mp_error *err)
-{
-    void *const at = (void *)(uintptr_t)map->data;
-    if (map->len == 0) return MP_OK;
-    if (mmap(at, map->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-        return status_no_memory(err, map->len, path);
-    map->in_memory = true;
-    madvise(at, map->len, MADV_HUGEPAGE); /* advice: failing is harmless, here and below */
-    MP_TRY(copy_in(map, path, at, tick, user, err));
-    mprotect(at, map->len, PROT_READ);
-    return MP_OK;
-}
-
-void file_map_release(const file_map *map, const void *at, size_t len)
-{
-    if (map->in_memory || !map->data) return;
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t before = (uintptr_t)at % page;
-    if (len) madvise((uint8_t *)(uintptr_t)at - before, len + before, MADV_DONTNEED); /* advice: failing is harmless */
 }
 
 bool file_first_line(const char *directory, const char *name, char *line, size_t cap)

@@ -14,21 +14,6 @@ bool file_first_line(const char *directory, const char *name, char *line, size_t
 /* Hears of bytes done, may be NULL; false stops with MP_E_INTERRUPTED. */
 typedef bool (*file_tick_fn)(void *user, uint64_t done, uint64_t total);
 
-/* A regular file mapped read-only. An empty file maps to data = NULL, len = 0. */
-typedef struct file_map {
-    const uint8_t *data;
-    size_t len;
-    int fd;
-    bool in_memory; /* a copy of the file, no longer its pages */
-} file_map;
-
-#define FILE_MAP_NONE ((file_map){.fd = -1})
-mp_status file_map_open(const char *path, file_map *out, mp_error *err);
-void file_map_close(file_map *map);
-/* Replaces the mapping, at the same address, by a copy in memory of our own, in huge pages where the system gives them.
- * `tick` as for file_sha256(). After a failure the mapping can only be closed. */
-mp_status file_map_copy(file_map *map, const char *path, file_tick_fn tick, void *user, mp_error *err);
-
 /* A file being written beside its final name, as "PATH.tmp-PID". One of commit or abort ends it; a signal handler
  * may call file_atomic_unlink_all() to remove what is unfinished. */
 typedef struct file_atomic file_atomic;
@@ -45,10 +30,6 @@ mp_status file_atomic_flush(file_atomic *file, mp_error *err);
 mp_status file_atomic_commit(file_atomic *file, mp_error *err);
 void file_atomic_abort(file_atomic *file); /* NULL is fine */
 void file_atomic_unlink_all(void);         /* async-signal-safe */
-
-/* Bytes [at, at + len) of the mapping may leave memory; what is read of them later comes from the file again. Does
- * nothing to a copy. */
-void file_map_release(const file_map *map, const void *at, size_t len);
 
 /* Lower-case hex SHA-256 of data [len]. */
 void sha256_hex(const void *data, size_t len, char out[65]);

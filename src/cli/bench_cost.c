@@ -128,6 +128,7 @@ mp_status bench_cost(const mp_model *model, const bench_cost_params *p, mp_error
     cost_steps steps = {0};
     const cost_measure_params params = {.engine = {.threads = p->common->threads,
                                                    .store = p->store,
+                                                   .progress = progress_load,
                                                    .isa = p->common->isa,
                                                    .kv_type = p->kv_type,
                                                    .n_ctx = cli_context(model, p->context),

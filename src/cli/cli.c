@@ -3,8 +3,6 @@
 #include <errno.h>
 
 #include "base/status.h"
-#include "cli/interrupt.h"
-#include "cli/progress.h"
 
 const cli_command *const cli_commands[] = {
     &cmd_info,       &cmd_refactor, &cmd_eval,       &cmd_run,    &cmd_serve,  &cmd_bench,
@@ -31,15 +29,8 @@ mp_status cli_flush(mp_error *err)
 
 mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err)
 {
-    progress shown;
-    const mp_model_params params = {
-        .override_experts = override_experts, .no_mmap = common->no_mmap, .progress = progress_update, .user = &shown};
-    progress_begin(&shown, true);
-    interrupt_catch(NULL);
-    const mp_status status = mp_model_open(common->args[0], &params, out, err);
-    interrupt_release();
-    progress_end(&shown, status == MP_OK);
-    return status;
+    const mp_model_params params = {.override_experts = override_experts, .no_mmap = common->no_mmap};
+    return mp_model_open(common->args[0], &params, out, err);
 }
 
 uint32_t cli_context(const mp_model *model, uint32_t asked)

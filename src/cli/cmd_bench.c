@@ -93,7 +93,7 @@ static mp_status bench(const mp_model *model, const bench_options *o, mp_error *
     if (o->store.plan) return store_options_print_plan(model, &params, err);
     mp_status status = bench_runner_open(&runner, &params, err);
     if (status == MP_OK) store_notice_print(runner.engine);
-    if (status == MP_OK) status = machine_describe(&report.machine, model, runner.engine, &o->common, err);
+    if (status == MP_OK) status = machine_describe(&report.machine, &o->common, err);
     if (status == MP_OK) status = bench_report_reserve(&report, points.n * (o->prompts.n + o->gens.n * o->seqs.n), err);
     progress_begin(&shown, true);
     interrupt_catch(NULL);

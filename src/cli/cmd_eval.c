@@ -111,7 +111,7 @@ static mp_status measure(eval_report *report, const eval_options *o, const mp_st
     }
     MP_TRY(check_points(report->model, &o->points, err));
     params.store = *store;
-    MP_TRY(machine_describe(&report->machine, report->model, NULL, &o->common, err));
+    MP_TRY(machine_describe(&report->machine, &o->common, err));
     progress_begin(&shown, true);
     interrupt_catch(NULL);
     mp_status status = mp_eval(report->model, &params, &report->result, err);

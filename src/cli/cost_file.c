@@ -68,7 +68,7 @@ mp_status cost_file_begin(cost_file *f, const mp_model *model, const cli_common 
         f->date[0] = '\0';
     f->cost = (cost_model){.shape = cost_shape_of(model), .correction = 1};
     MP_TRY(take_ladder(f, model, err));
-    return machine_describe(&f->machine, model, NULL, common, err);
+    return machine_describe(&f->machine, common, err);
 }
 
 const char *cost_file_mismatch(const cost_file *have, const cost_file *want)

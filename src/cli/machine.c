@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/pool.h"
 #include "base/status.h"
 #include "cli/output.h"
+#include "tensor/kernels.h"
 
 static void read_cpu(char *cpu, size_t cap)
 {
@@ -22,20 +24,14 @@ static void read_cpu(char *cpu, size_t cap)
     fclose(file);
 }
 
-mp_status machine_describe(machine *m, const mp_model *model, const mp_engine *engine, const cli_common *common,
-                           mp_error *err)
+mp_status machine_describe(machine *m, const cli_common *common, mp_error *err)
 {
-    mp_engine *own = NULL;
-    if (engine == NULL) {
-        const mp_engine_params params = {
-            .threads = common->threads, .isa = common->isa, .n_ctx = 1, .n_batch = 1, .n_logits = 1};
-        MP_TRY(mp_engine_open(model, &params, &own, err));
-        engine = own;
-    }
+    const kernels *k = kernels_get(common->isa);
+    if (k == NULL)
+        return status_fail(err, MP_E_UNSUPPORTED, "instruction set '%s' is unknown or this CPU lacks it", common->isa);
     read_cpu(m->cpu, sizeof m->cpu);
-    snprintf(m->isa, sizeof m->isa, "%s", mp_engine_isa(engine));
-    m->threads = mp_engine_threads(engine);
-    mp_engine_close(own);
+    snprintf(m->isa, sizeof m->isa, "%s", k->isa);
+    m->threads = common->threads != 0 ? common->threads : pool_default_threads();
     return MP_OK;
 }
 

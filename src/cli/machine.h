@@ -13,9 +13,8 @@ typedef struct machine {
     uint32_t threads;
 } machine;
 
-/* What an engine with these options runs on; `engine` may be NULL, then one is opened for a moment. */
-mp_status machine_describe(machine *m, const mp_model *model, const mp_engine *engine, const cli_common *common,
-                           mp_error *err);
+/* What an engine with these options runs on. */
+mp_status machine_describe(machine *m, const cli_common *common, mp_error *err);
 json_t *machine_json(const machine *m);
 
 #endif

@@ -26,7 +26,7 @@ void plan_print(const mp_model_info *info, const mp_plan *plan, uint32_t n_ctx, 
     line(out, "scratch", plan->scratch, "");
     line(out, "logits", plan->logits, "");
     snprintf(what, sizeof what, " with a context of %u tokens; %s", n_ctx,
-             capped ? "other weights are mapped, not allocated" : "the weights are mapped, not allocated");
+             plan->weights_mapped ? "the weights are mapped, not allocated" : "all of it is allocated");
     line(out, "memory", plan_total(plan), what);
     if (plan->experts_least < info->bytes_experts)
         line(out, "least", plan_total(plan) - plan->weights_experts + plan->experts_least,
@@ -48,5 +48,6 @@ json_t *plan_json(const mp_plan *plan, uint32_t n_ctx)
     set_integer(object, "scratch", plan->scratch);
     set_integer(object, "logits", plan->logits);
     set_integer(object, "experts_least", plan->experts_least);
+    json_object_set_new(object, "weights_mapped", json_boolean(plan->weights_mapped));
     return object;
 }

@@ -140,3 +140,13 @@ void progress_end(progress *p, bool finished)
     p->last.stage = NULL;
     fflush(stderr);
 }
+
+bool progress_load(void *user, const mp_progress *now)
+{
+    static progress shown;
+    (void)user;
+    if (shown.last.stage == NULL) progress_begin(&shown, true);
+    const bool go_on = progress_update(&shown, now);
+    if (!go_on || now->done == now->total) progress_end(&shown, go_on);
+    return go_on;
+}

@@ -23,6 +23,9 @@ bool progress_update(void *user, const mp_progress *now);
 /* Clears the line, tells the last stage's end. Harmless when nothing was shown, or twice. */
 void progress_end(progress *p, bool finished);
 
+/* An mp_progress_fn for an engine that opens: begins and ends by itself, and needs no `user`. One engine at a time. */
+bool progress_load(void *user, const mp_progress *now);
+
 /* "850 ms", "12 s", "3 min 20 s", "2 h 05 min". Returns buf. */
 const char *format_duration(double seconds, char *buf, size_t cap);
 /* "1.23 GiB". Returns buf. */

@@ -61,6 +61,7 @@ mp_status store_options_apply(const store_options *o, const mp_model *model, mp_
         .pin_share = o->pin_share,
         .prefer_resident = (float)o->prefer_resident,
     };
+    engine->progress = progress_load;
     if (o->memory != NULL) return read_memory(o->memory, model, &engine->store.memory, err);
     return choose_memory(model, engine, &engine->store.memory, err);
 }

@@ -55,8 +55,8 @@ typedef struct store_options {
         .help = "print the memory this would take, and end"                                                            \
     }
 
-/* Fills engine->store. Where --memory was not given and the experts do not fit in free memory, the cap is chosen and
- * told in a line on standard error. engine's other fields must be final. */
+/* Fills engine->store, and has the loading of weights shown. Where --memory was not given and the experts do not fit in
+ * free memory, the cap is chosen and told in a line on standard error. engine's other fields must be final. */
 mp_status store_options_apply(const store_options *o, const mp_model *model, mp_engine_params *engine, mp_error *err);
 /* --plan: prints it. */
 mp_status store_options_print_plan(const mp_model *model, const mp_engine_params *engine, mp_error *err);

@@ -27,8 +27,7 @@ static mp_status fill_parts(const mp_model *m, uint32_t n_parts, store_part *par
             int file;
             uint64_t offset;
             if (!gguf_locate(m->file, w->data, &file, &offset))
-                return status_fail(err, MP_E_INVALID, "%s: its experts are in memory, not in the file",
-                                   gguf_path(m->file));
+                return status_fail(err, MP_E_INVALID, "%s: its experts are in no file", gguf_path(m->file));
             parts[l * n_parts + p] = (store_part){offset, (uint64_t)w->rows * w->row_bytes, (uint32_t)file};
         }
     return MP_OK;
@@ -53,7 +52,7 @@ static mp_status make_shape(const mp_model *m, store_shape *shape, mp_error *err
     if (!parts || !files)
         status = status_no_memory(err, (size_t)m->info.n_moe_layers * n_parts * sizeof *parts, "a store");
     for (uint32_t i = 0; i < n_files && !status; i++)
-        files[i] = (store_file){gguf_part_path(m->file, (int)i), gguf_part_fd(m->file, (int)i)};
+        files[i] = (store_file){gguf_part_path(m->file, (int)i), gguf_part_stamp(m->file, (int)i)};
     if (!status) status = fill_parts(m, n_parts, parts, err);
     if (status) free_shape(shape);
     return status;
@@ -69,11 +68,6 @@ static mp_status check_params(const mp_store_params *p, mp_error *err)
     return MP_OK;
 }
 
-static bool is_capped(const mp_model *m, const mp_store_params *params)
-{
-    return params->memory && params->memory < m->info.bytes_experts;
-}
-
 mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *wanted, mp_plan *plan, mp_error *err)
 {
     store_shape shape;
@@ -83,7 +77,7 @@ mp_status disk_plan(const mp_model *m, const mp_store_params *params, bool *want
     MP_TRY(check_params(params, err));
     if (make_shape(m, &shape, NULL)) return MP_OK; /* cannot be capped: disk_open() says why where it matters */
     plan->experts_least = store_memory_for(&shape, least_units(m));
-    *wanted = is_capped(m, params);
+    *wanted = model_is_capped(m, params->memory);
     if (*wanted) plan->weights_experts = params->memory;
     free_shape(&shape);
     return MP_OK;
@@ -131,16 +125,18 @@ static mp_status open_store(mp_engine *e, const store_shape *shape, mp_error *er
 mp_status disk_open(mp_engine *e, mp_error *err)
 {
     const mp_model *m = e->model;
-    mp_status status = MP_OK;
+    const mp_store_params *p = &e->params.store;
     store_shape shape;
-    MP_TRY(check_params(&e->params.store, err));
-    if (!e->params.store.memory) return MP_OK;
-    MP_TRY(make_shape(m, &shape, err));
-    e->moe.disk.wanted = is_capped(m, &e->params.store);
-    if (e->moe.disk.wanted) status = open_store(e, &shape, err);
-    free_shape(&shape);
-    if (e->params.store.prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-e->params.store.prefer_resident);
-    return status;
+    MP_TRY(check_params(p, err));
+    e->moe.disk.wanted = model_is_capped(m, p->memory);
+    if (e->moe.disk.wanted) { /* first: it refuses a cap that is too small, before anything is read */
+        MP_TRY(make_shape(m, &shape, err));
+        const mp_status status = open_store(e, &shape, err);
+        free_shape(&shape);
+        MP_TRY(status);
+        if (p->prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-p->prefer_resident);
+    }
+    return model_settle(m, p->memory, e->params.progress, e->params.user, err);
 }
 
 void disk_close(mp_engine *e)

@@ -6,7 +6,7 @@
  * string is u64 length and bytes, without terminator. An array is u32 element type, u64 count, elements. Split models
  * are files NAME-00001-of-0000N.gguf with keys split.no, split.count and split.tensors.count.
  *
- * A reader maps its files and owns all it returns; read-only once opened, so any thread may ask. Nothing of a file
+ * A reader maps its files and owns all it returns; what it says never changes, so any thread may ask. Nothing of a file
  * is used before it is checked: counts against the bytes left, products for overflow, offsets against the
  * alignment and the file's end, types against the ones the caller knows, names for being unique, the data of tensors
  * for not sharing bytes. Refused: version 1 and big-endian files, arrays of arrays, empty tensors, more than 4
@@ -18,7 +18,7 @@
 #ifndef GGUF_GGUF_H
 #define GGUF_GGUF_H
 
-#include "base/status.h"
+#include "base/file_map.h"
 
 enum gguf_type {
     GGUF_U8 = 0,
@@ -73,18 +73,18 @@ mp_status gguf_open(const char *path, const gguf_types *types, gguf **out, mp_er
 /* The same over memory, which must outlive the result (fuzzing, tests) and begin at a multiple of the alignment for
  * tensors to be aligned. No split files. */
 mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types, gguf **out, mp_error *err);
-/* Brings all of the file (or its parts) into memory of our own instead of mapping it; every pointer stays valid. `tick`
- * as in base/file.h, for each part. After a failure only gguf_close() may follow. */
-mp_status gguf_copy_to_memory(gguf *g, bool (*tick)(void *user, uint64_t done, uint64_t total), void *user,
-                              mp_error *err);
+/* Brings the file (or its parts) into memory of our own, in place of the mapping, but for pages that lie wholly within
+ * one of the ranges `leave` [n], which ascend by address: as file_map_copy(), with `tick` for each part. Every pointer
+ * stays valid, and other threads may go on reading; one thread at a time may call this. */
+mp_status gguf_copy_to_memory(gguf *g, const file_bytes *leave, size_t n, file_tick_fn tick, void *user, mp_error *err);
 void gguf_close(gguf *g);
 
 const char *gguf_path(const gguf *g);
 uint32_t gguf_version(const gguf *g);
 int gguf_n_parts(const gguf *g);
 const char *gguf_part_path(const gguf *g, int part);
-int gguf_part_fd(const gguf *g, int part); /* open for reading as long as g is; -1 over memory */
-/* Where mapped bytes stand in their file; false for bytes that are not mapped (any more). */
+const file_stamp *gguf_part_stamp(const gguf *g, int part); /* when it was opened; NULL over memory */
+/* Where bytes stand in their file; false for bytes of no file. */
 bool gguf_locate(const gguf *g, const void *data, int *part, uint64_t *offset);
 uint64_t gguf_file_bytes(const gguf *g); /* all parts */
 size_t gguf_alignment(const gguf *g);

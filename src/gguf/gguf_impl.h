@@ -6,7 +6,7 @@
 #ifndef GGUF_GGUF_IMPL_H
 #define GGUF_GGUF_IMPL_H
 
-#include "base/file.h"
+#include "base/file_map.h"
 #include "gguf/gguf.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are copied from and to files as they stand");

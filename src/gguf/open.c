@@ -218,11 +218,10 @@ mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types
     return status;
 }
 
-mp_status gguf_copy_to_memory(gguf *g, bool (*tick)(void *user, uint64_t done, uint64_t total), void *user,
-                              mp_error *err)
+mp_status gguf_copy_to_memory(gguf *g, const file_bytes *leave, size_t n, file_tick_fn tick, void *user, mp_error *err)
 {
     for (int i = 0; i < g->n_parts; i++)
-        if (g->parts[i].map.data) MP_TRY(file_map_copy(&g->parts[i].map, g->parts[i].path, tick, user, err));
+        if (g->parts[i].map.data) MP_TRY(file_map_copy(&g->parts[i].map, g->parts[i].path, leave, n, tick, user, err));
     return MP_OK;
 }
 

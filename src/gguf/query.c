@@ -20,9 +20,9 @@ const char *gguf_part_path(const gguf *g, int part)
     return part >= 0 && part < g->n_parts ? g->parts[part].path : NULL;
 }
 
-int gguf_part_fd(const gguf *g, int part)
+const file_stamp *gguf_part_stamp(const gguf *g, int part)
 {
-    return part >= 0 && part < g->n_parts ? g->parts[part].map.fd : -1;
+    return part >= 0 && part < g->n_parts && g->parts[part].map.fd >= 0 ? &g->parts[part].map.stamp : NULL;
 }
 
 bool gguf_locate(const gguf *g, const void *data, int *part, uint64_t *offset)
@@ -30,7 +30,7 @@ bool gguf_locate(const gguf *g, const void *data, int *part, uint64_t *offset)
     for (int i = 0; i < g->n_parts; i++) {
         const gguf_part *p = &g->parts[i];
         const uintptr_t at = (uintptr_t)data, begin = (uintptr_t)p->data;
-        if (at < begin || at - begin >= p->len || p->map.fd < 0 || p->map.in_memory) continue;
+        if (at < begin || at - begin >= p->len || p->map.fd < 0) continue;
         *part = i;
         *offset = at - begin;
         return true;

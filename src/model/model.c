@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-
 static size_t stored_row_bytes(int type, uint64_t n)
 {
     if (type != MODEL_TYPE_I32) return dtype_row_bytes(type, n);
@@ -114,38 +112,16 @@ static mp_status load(mp_model *m, const mp_model_params *params, mp_error *err)
     return load_tokenizer(m, err);
 }
 
-typedef struct copy_job {
-    const mp_model_params *params;
-    uint64_t start_ns;
-} copy_job;
-
-static bool tell_copied(void *user, uint64_t done, uint64_t total)
-{
-    const copy_job *job = user;
-    const mp_progress now = {.stage = "load",
-                             .unit = "bytes",
-                             .done = done,
-                             .total = total,
-                             .elapsed_ns = clock_now_ns() - job->start_ns,
-                             .layer = -1};
-    return !job->params->progress || job->params->progress(job->params->user, &now);
-}
-
-static mp_status copy_weights(mp_model *m, const mp_model_params *params, mp_error *err)
-{
-    copy_job job = {params, clock_now_ns()};
-    return gguf_copy_to_memory(m->file, tell_copied, &job, err);
-}
-
 mp_status mp_model_open(const char *path, const mp_model_params *params, mp_model **out, mp_error *err)
 {
     *out = NULL;
     mp_model *m = calloc(1, sizeof *m);
     if (!m) return status_no_memory(err, sizeof *m, "a model");
+    m->no_mmap = params && params->no_mmap;
     const gguf_types types = model_types();
     mp_status status = gguf_open(path, &types, &m->file, err);
     if (!status) status = load(m, params, err);
-    if (!status && params && params->no_mmap) status = copy_weights(m, params, err);
+    if (!status) status = residence_new(&m->residence, err);
     if (status) {
         mp_model_close(m);
         return status;
@@ -162,6 +138,7 @@ void mp_model_close(mp_model *m)
     free(m->moe);
     free(m->rungs);
     free(m->points);
+    residence_free(m->residence);
     gguf_close(m->file);
     free(m);
 }

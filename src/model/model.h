@@ -1,5 +1,5 @@
-/* model.h: an opened model, read-only: hyper-parameters, weights as views of the mapped file, the ladder, the
- * tokenizer. Owned by whoever called mp_model_open(); shared by any number of engines and threads. */
+/* model.h: an opened model, read-only: hyper-parameters, weights as views of the file, the ladder, the tokenizer. Owned
+ * by whoever called mp_model_open(); shared by any number of engines and threads. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
@@ -49,8 +49,15 @@ typedef struct layer_weights {
     ffn_weights ffn; /* the dense block, or the shared experts */
 } layer_weights;
 
+/* residence.c: whether weights are the file's pages or memory of our own. */
+typedef struct model_residence model_residence;
+mp_status residence_new(model_residence **out, mp_error *err);
+void residence_free(model_residence *r);
+
 struct mp_model {
     gguf *file;
+    bool no_mmap;
+    model_residence *residence; /* of its weights */
     const arch *arch;
     hparams hp;
     tensor embed, output_norm, output;
@@ -87,6 +94,23 @@ gguf_types model_types(void);
 /* Of the scores of a query at `pos`: attention_scale, times 1 + temperature * ln(1 + floor(pos / temperature_length)).
  */
 float hparams_score_scale(const hparams *hp, uint32_t pos);
+
+/* Whether this cap (mp_store_params.memory) leaves some of the experts on disk. */
+static inline bool model_is_capped(const mp_model *m, uint64_t memory)
+{
+    return memory && memory < m->info.bytes_experts;
+}
+
+/* Whether an engine under this cap runs on pages of the file. */
+static inline bool model_stays_mapped(const mp_model *m, uint64_t memory)
+{
+    return !m->no_mmap && !model_is_capped(m, memory);
+}
+
+/* Brings weights into memory for an engine under this cap, where they are not yet: all of them if the model was opened
+ * for that, all but the experts under a cap that binds. Any thread may call, any number of times; the first one pays.
+ * `progress` may be NULL. */
+mp_status model_settle(const mp_model *m, uint64_t memory, mp_progress_fn progress, void *user, mp_error *err);
 
 /* The stages of mp_model_open(), in order. */
 mp_status hparams_read(mp_model *m, mp_error *err); /* hparams.c */

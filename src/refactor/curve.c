@@ -365,6 +365,8 @@ static mp_status open_engines(measure *c, const mp_model *ref, mp_error *err)
         .n_seqs = c->group,
         .n_batch = c->group * c->piece,
         .n_logits = c->group * (c->scored < c->piece ? c->scored : c->piece),
+        .progress = c->p->progress,
+        .user = c->p->user,
     };
     MP_TRY(mp_engine_open(c->model, &params, &c->engine, err));
     c->ref_engine = c->engine;

@@ -149,7 +149,7 @@ static const source *find_changed(store *s, uint32_t n)
     }
     for (uint32_t i = 0; i < s->n_sources; i++) {
         source *x = &s->sources[i];
-        if (x->has_arrived && !store_file_is(&x->opened, s->fds[i])) changed = x;
+        if (x->has_arrived && !file_has_stamp(s->fds[i], &x->opened)) changed = x;
         x->has_arrived = false;
     }
     return changed;

@@ -47,24 +47,17 @@ static mp_status mark_fixed(store *s, const store_params *params, uint32_t least
 
 /* ---- the file ---- */
 
-bool store_file_is(const struct stat *opened, int fd)
-{
-    struct stat now;
-    return fstat(fd, &now) == 0 && now.st_dev == opened->st_dev && now.st_ino == opened->st_ino &&
-           now.st_size == opened->st_size && now.st_mtim.tv_sec == opened->st_mtim.tv_sec &&
-           now.st_mtim.tv_nsec == opened->st_mtim.tv_nsec;
-}
-
-static mp_status check_file(const store *s, uint32_t i, int expected, mp_error *err)
+static mp_status check_file(const store *s, uint32_t i, const file_stamp *expected, mp_error *err)
 {
     source *x = &s->sources[i];
-    if (fstat(s->fds[i], &x->opened) != 0 || !store_file_is(&x->opened, expected))
+    x->opened = *expected;
+    if (!file_has_stamp(s->fds[i], expected))
         return status_fail(err, MP_E_IO,
                            "%s: the file was replaced or changed since the model was opened; open it again", x->path);
     const uint64_t end = slots_file_end(&s->shape, i);
-    if ((uint64_t)x->opened.st_size < end)
-        return status_fail(err, MP_E_FORMAT, "%s: %lld bytes, but sub-experts end at %llu: the file was cut", x->path,
-                           (long long)x->opened.st_size, (unsigned long long)end);
+    if (expected->bytes < end)
+        return status_fail(err, MP_E_FORMAT, "%s: %llu bytes, but sub-experts end at %llu: the file was cut", x->path,
+                           (unsigned long long)expected->bytes, (unsigned long long)end);
     return MP_OK;
 }
 

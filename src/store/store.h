@@ -11,6 +11,7 @@
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
+#include "base/file_map.h"
 #include "store/eviction.h"
 #include "store/io.h"
 
@@ -23,11 +24,11 @@ typedef struct store_part {
     uint32_t file;
 } store_part;
 
-/* A file that parts lie in. The store opens `path` for itself; `expected` is open on the file that the shape was read
- * from. */
+/* A file that parts lie in. The store opens `path` for itself; `expected` is the stamp of the file that the shape was
+ * read from. */
 typedef struct store_file {
     const char *path;
-    int expected;
+    const file_stamp *expected;
 } store_file;
 
 /* What there is to read. Unit number: layer * n_subs + sub-expert. Layers without experts are not counted. */

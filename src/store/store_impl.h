@@ -10,7 +10,6 @@
 #define STORE_STORE_IMPL_H
 
 #include <pthread.h>
-#include <sys/stat.h>
 
 #include "base/arena.h"
 #include "store/store.h"
@@ -33,8 +32,8 @@ typedef struct slot {
 /* A file that is read from. */
 typedef struct source {
     char *path;
-    struct stat opened; /* as it was then */
-    bool has_arrived;   /* something of it, in the reaping that is going on */
+    file_stamp opened; /* what it was then */
+    bool has_arrived;  /* something of it, in the reaping that is going on */
 } source;
 
 struct store {
@@ -71,9 +70,6 @@ struct store {
     bool reaping;        /* a thread is in reap(), without the lock; the next is its own: */
     io_result *arrivals; /* [depth] */
 };
-
-/* Whether an open file is, as far as numbers, size and time tell, the one that was opened. */
-bool store_file_is(const struct stat *opened, int fd);
 
 /* All of these are called with the lock held; `at` is a slot. */
 

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# A server whose experts are read from disk, watched from outside: what it holds, and what it does when its file is cut.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+. tests/serve_testing.sh
+least=$("$moeprism" info "$model" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["memory"]["experts_least"])')
+cp "$model" "$dir/small.gguf"
+"$moeprism" synth --like olmoe-1b-7b --layers 1 --split 32 -o "$dir/large.gguf" >/dev/null 2>&1 || exit 1
+
+# use TEXT: a request that is answered.
+use() {
+    ask /v1/completions "{\"prompt\":\"$1\",\"max_tokens\":12,\"ignore_eos\":true,\"temperature\":0}"
+    [ "$code" = 200 ]
+}
+use_several() { use 'Once upon a time' && use 'The old man' && use 'In the garden' && use 'It was late'; }
+
+# Bytes of the plan's FIELD, and of the server's memory: at its peak, and of it those that are pages of the model's file.
+planned() { "$moeprism" info "$model" --json -c 256 | python3 -c 'import json, sys; print(json.load(sys.stdin)["memory"][sys.argv[1]])' "$1"; }
+peak() { awk '/^VmHWM/ { print $2 * 1024 }' "/proc/$pid/status"; }
+mapped() {
+    awk -v path="$model" '/^[0-9a-f]+-[0-9a-f]+ / { ours = $6 == path } /^Rss:/ && ours { n += $2 * 1024 } END { print n + 0 }' \
+        "/proc/$pid/smaps"
+}
+
+holds_no_pages_of_the_file() { echo "$(mapped) bytes" && [ "$(mapped)" -eq 0 ]; }
+# A quarter of the experts, the rest of the model, and what any server needs besides: less than three quarters of the
+# experts are.
+stays_under_its_cap() {
+    local experts others
+    experts=$(planned weights_experts) others=$(planned weights_other)
+    local most=$((experts / 4 + others + (64 << 20)))
+    echo "peak $(peak), experts $experts, others $others" && [ "$(peak)" -le "$most" ] &&
+        [ "$most" -lt $((experts + others)) ]
+}
+
+cut() { : >"$model"; }
+# What is in memory may answer a while.
+fails_soon() {
+    local word
+    for word in {a..z}; do
+        ask /v1/completions "{\"prompt\":\"$word $word $word the $word\",\"max_tokens\":8,\"ignore_eos\":true,\"temperature\":0}"
+        [ "$code" = 200 ] || break
+    done
+    [ "$code" = 500 ] && grep -q 'small.gguf' "$dir/server.err" && grep -qE 'changed while in use|was cut' "$dir/server.err"
+}
+lives() { ask /health && [ "$code" = 200 ] && ask /v1/models && [ "$code" = 200 ] && kill -0 "$pid"; }
+ends_well() { stop && [ "$status" -eq 0 ]; }
+
+model=$dir/large.gguf
+check 'a server starts under a cap' start --context 256 --slots 2 --memory 25%
+check 'it answers' use_several
+check 'no page of its file is in its memory' holds_no_pages_of_the_file
+check 'its memory stays under the cap' stays_under_its_cap
+check 'it ends well' ends_well
+rm "$model"
+
+model=$dir/small.gguf
+for option in '' --no-mmap; do
+    cp models/demo-olmoe-q8_0.gguf "$model"
+    check "a server starts ${option:-mapped}" start --context 256 --slots 2 --memory "$least" $option
+    check 'it answers' use_several
+    check 'its file is cut' cut
+    check 'requests fail' fails_soon
+    check 'it lives, and fails again' lives
+    check 'and again' fails_soon
+    check 'it ends well' ends_well
+done
+echo "1..$n"
