@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "model/model.h"
+#include "refactor/expert_types.h"
 
 #define DEMO "models/demo-olmoe-q8_0.gguf"
 
@@ -83,6 +84,42 @@ static void test_quantized(void **state)
     assert_string_equal(report.down_type, "Q5_1");
     assert_true(report.requant_rmse[0] > 0.01 && report.requant_rmse[0] < 0.06);
     mp_export_report_clear(&report);
+}
+
+/* The mixtures of llama.cpp: gate and up of one type, the down matrices of some layers of a larger one. */
+static void test_mixture(void **state)
+{
+    (void)state;
+    mp_error err;
+    mp_model *m;
+    split(DEMO, 8);
+    mp_export_report report = export(DEMO, 1, "q4_k_m");
+    assert_ok(mp_model_open(out, NULL, &m, &err), &err);
+    assert_int_equal(m->hp.n_layers, 4);
+    for (uint32_t l = 0; l < 4; l++) { /* rows of 128 take the type of 32s above: Q5_0 for Q4_K, Q8_0 for Q6_K */
+        assert_int_equal(m->moe[l].w.gate.type, DTYPE_Q4_K);
+        assert_int_equal(m->moe[l].w.up.type, DTYPE_Q4_K);
+        assert_int_equal(m->moe[l].w.down.type, l >= 2 ? DTYPE_Q8_0 : DTYPE_Q5_0);
+    }
+    assert_true(report.widened && report.requant_rmse[0] > 2 * report.requant_rmse[3]);
+    mp_model_close(m);
+    mp_export_report_clear(&report);
+}
+
+static void test_types_by_layer(void **state)
+{
+    (void)state;
+    static const bool more[16] = {[0] = 1, [1] = 1, [4] = 1, [7] = 1, [10] = 1, [13] = 1, [14] = 1, [15] = 1};
+    mp_error err;
+    expert_types t;
+    for (uint32_t l = 0; l < 16; l++) {
+        assert_ok(expert_types_of("Q5_K_M", l, 16, &t, &err), &err);
+        assert_true(t.gate_up == DTYPE_Q5_K && t.down == (more[l] ? DTYPE_Q6_K : DTYPE_Q5_K));
+        assert_ok(expert_types_of("q5_1", l, 16, &t, &err), &err);
+        assert_true(t.gate_up == DTYPE_Q5_1 && t.down == DTYPE_Q5_1);
+    }
+    assert_int_equal(expert_types_of("Q4_K_S", 0, 16, &t, &err), MP_E_INVALID);
+    assert_non_null(strstr(err.message, "Q4_K_M, Q5_K_M"));
 }
 
 /* A copy of the router's first row for every part, in place. */
@@ -169,7 +206,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_family),           cmocka_unit_test(test_quantized),
         cmocka_unit_test(test_router_rows_repeat),     cmocka_unit_test(test_refusals_leave_nothing),
-        cmocka_unit_test(test_inputs_are_not_outputs),
+        cmocka_unit_test(test_inputs_are_not_outputs), cmocka_unit_test(test_mixture),
+        cmocka_unit_test(test_types_by_layer),
     };
     return cmocka_run_group_tests_name("export", tests, setup, teardown);
 }

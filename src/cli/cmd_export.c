@@ -125,7 +125,8 @@ static const option_spec specs[] = {
      .kind = OPTION_TEXT,
      .offset = AT(type),
      .argument = "TYPE",
-     .help = "type of the expert weights, as Q8_0 (default: the source's where it fits the narrower rows)"},
+     .help = "type of the expert weights, as Q8_0, or llama.cpp's mixtures Q4_K_M and Q5_K_M (default: the source's "
+             "where it fits the narrower rows)"},
     {.name = "force", .kind = OPTION_FLAG, .offset = AT(force), .help = "replace an existing file"},
     {.name = "json",
      .kind = OPTION_TEXT,

@@ -148,7 +148,7 @@ static const option_spec specs[] = {
      .kind = OPTION_TEXT,
      .offset = AT(type),
      .argument = "TYPE",
-     .help = "type of the expert weights, as Q8_0 (default: the source's)"},
+     .help = "type of the expert weights, as Q8_0, or llama.cpp's mixtures Q4_K_M and Q5_K_M (default: the source's)"},
     {.name = "Choosing at run time", .kind = OPTION_HEADING},
     {.name = "gate",
      .kind = OPTION_CHOICE,

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "refactor/expert_types.h"
 #include "refactor/source_hash.h"
 
 #define PAPER_PARTS 4
@@ -45,8 +46,8 @@ static mp_status check_pair(const export_job *j, mp_error *err)
     const mp_model_info *a = &j->artifact->info;
     if (!j->p.force && access(j->out_path, F_OK) == 0)
         return status_fail(err, MP_E_EXISTS, "%s exists already: choose another name or pass --force", j->out_path);
-    if (j->p.type && dtype_by_name(j->p.type) == DTYPE_NONE)
-        return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", j->p.type, dtype_list());
+    expert_types unused;
+    if (j->p.type) MP_TRY(expert_types_of(j->p.type, 0, 1, &unused, err));
     if (!a->artifact_version)
         return status_fail(err, MP_E_INVALID, "%s is not split: export takes an artifact of 'moeprism refactor'",
                            a->path);

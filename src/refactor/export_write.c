@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "refactor/expert_types.h"
 #include "refactor/export.h"
 
 typedef enum export_kind { COPY, ROUTER, ROUTER_BIAS, GATE_UP, DOWN } export_kind;
@@ -24,11 +25,13 @@ static export_kind kind_of(const char *name, uint32_t *layer)
     return COPY;
 }
 
-static mp_status asked_type(const export_job *j, int source, dtype *type, mp_error *err)
+static mp_status asked_type(const export_job *j, export_kind kind, uint32_t layer, int source, dtype *type,
+                            mp_error *err)
 {
-    *type = j->p.type ? dtype_by_name(j->p.type) : (dtype)source;
-    if (*type != DTYPE_NONE) return MP_OK;
-    return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s", j->p.type, dtype_list());
+    expert_types asked = {(dtype)source, (dtype)source};
+    if (j->p.type) MP_TRY(expert_types_of(j->p.type, layer, j->source->hp.n_layers, &asked, err));
+    *type = kind == DOWN ? asked.down : asked.gate_up;
+    return MP_OK;
 }
 
 /* Width of the rows after the cut: of down matrices the experts', else the model's. */
@@ -37,13 +40,13 @@ static uint32_t row_width(const export_job *j, export_kind kind)
     return kind == DOWN ? j->width : j->source->hp.n_embd;
 }
 
-static mp_status add_experts(export_job *j, const gguf_tensor *t, export_kind kind, mp_error *err)
+static mp_status add_experts(export_job *j, const gguf_tensor *t, export_kind kind, uint32_t layer, mp_error *err)
 {
     const hparams *hp = &j->source->hp;
     const uint32_t cols = row_width(j, kind), rows = kind == DOWN ? hp->n_embd : j->width;
     const uint64_t dims[] = {cols, rows, (uint64_t)j->n * hp->n_experts};
     dtype type;
-    MP_TRY(asked_type(j, t->dtype, &type, err));
+    MP_TRY(asked_type(j, kind, layer, t->dtype, &type, err));
     const dtype fitted = dtype_fitting(type, cols);
     if (fitted != type) j->report.widened = true;
     if (kind == DOWN) j->report.down_type = dtype_get(fitted)->name;
@@ -59,7 +62,7 @@ mp_status export_add_tensors(export_job *j, mp_error *err)
         const export_kind kind = kind_of(t->name, &layer);
         const uint64_t router[] = {t->dims[0], t->dims[1] * j->n}, bias[] = {t->dims[0] * j->n};
         if (kind == GATE_UP || kind == DOWN)
-            MP_TRY(add_experts(j, t, kind, err));
+            MP_TRY(add_experts(j, t, kind, layer, err));
         else if (kind == ROUTER)
             MP_TRY(gguf_add_tensor(j->w, t->name, t->dtype, 2, router, t->bytes * j->n, err));
         else if (kind == ROUTER_BIAS)
@@ -165,7 +168,7 @@ static mp_status write_tensor(export_job *j, const gguf_tensor *t, mp_error *err
     const moe_weights *w = &j->source->moe[layer].w;
     if (kind == ROUTER) return write_router(j, &w->router, err);
     if (kind == ROUTER_BIAS) return write_router_bias(j, w->router_bias, err);
-    MP_TRY(asked_type(j, t->dtype, &type, err));
+    MP_TRY(asked_type(j, kind, layer, t->dtype, &type, err));
     type = dtype_fitting(type, row_width(j, kind));
     MP_TRY(layer_order(j, layer, &order, err));
     if (kind == DOWN) return write_down(j, &w->down, type, layer, order, err);

@@ -2,12 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "refactor/curve.h"
+#include "refactor/expert_types.h"
 #include "refactor/setup.h"
 #include "refactor/source_hash.h"
 
@@ -64,36 +64,23 @@ static mp_status choose_gate(refactor *r, mp_error *err)
     return status_fail(err, MP_E_INVALID, "unknown gate");
 }
 
-/* llama.cpp's mixtures give the down matrices of half of the layers more bits: the first and last eighth and every
- * third between. */
-static bool wants_more_bits(uint32_t layer, uint32_t n_layers)
-{
-    return layer < n_layers / 8 || layer >= 7 * n_layers / 8 || (layer - n_layers / 8) % 3 == 2;
-}
-
 /* What --type asks for in a layer; the source's types where it asks for nothing. */
-static mp_status asked_types(const refactor *r, uint32_t layer, dtype *gate_up, dtype *down, mp_error *err)
+static mp_status asked_types(const refactor *r, uint32_t layer, expert_types *out, mp_error *err)
 {
     const moe_weights *w = &r->source->moe[layer].w;
-    const char *name = r->p.type;
-    const bool q4 = name && !strcasecmp(name, "Q4_K_M"), q5 = name && !strcasecmp(name, "Q5_K_M");
-    *gate_up = w->gate.row_bytes >= w->up.row_bytes ? w->gate.type : w->up.type;
-    *down = w->down.type;
-    if (!name) return MP_OK;
-    *gate_up = *down = q4 ? DTYPE_Q4_K : q5 ? DTYPE_Q5_K : dtype_by_name(name);
-    if ((q4 || q5) && wants_more_bits(layer, r->source->hp.n_layers)) *down = DTYPE_Q6_K;
-    if (*gate_up != DTYPE_NONE) return MP_OK;
-    return status_fail(err, MP_E_INVALID, "unknown type '%s': choose one of %s, Q4_K_M, Q5_K_M", name, dtype_list());
+    if (r->p.type) return expert_types_of(r->p.type, layer, r->source->hp.n_layers, out, err);
+    *out = (expert_types){w->gate.row_bytes >= w->up.row_bytes ? w->gate.type : w->up.type, w->down.type};
+    return MP_OK;
 }
 
 static mp_status choose_types(refactor *r, mp_error *err)
 {
     for (uint32_t l = r->source->hp.n_dense; l < r->source->hp.n_layers; l++) {
         layer_result *out = &r->results[l];
-        dtype gate_up, down;
-        MP_TRY(asked_types(r, l, &gate_up, &down, err));
-        out->gate_up_type = dtype_fitting(gate_up, r->split.d);
-        out->down_type = dtype_fitting(down, r->split.tile);
+        expert_types asked;
+        MP_TRY(asked_types(r, l, &asked, err));
+        out->gate_up_type = dtype_fitting(asked.gate_up, r->split.d);
+        out->down_type = dtype_fitting(asked.down, r->split.tile);
     }
     return MP_OK;
 }
