@@ -89,6 +89,8 @@ for command in $commands; do
     cp "$dir/out" "$dir/help"
     check "$command --help says nothing on standard error and has an example" \
         eval 'succeeded && [ ! -s "$dir/err" ] && grep -q "^  moeprism $command" "$dir/help"'
+    check "$command --help tells no default twice" \
+        sh -c "! tr -s ' \n' ' ' <'$dir/help' | grep -E '\(default[^)]*\) \(default'"
     run help "$command"
     check "help $command is the same" cmp -s "$dir/out" "$dir/help"
     run "$command" "$model" -h
