@@ -153,7 +153,7 @@ static void test_cached(void **state)
 static void test_plan_twice(void **state)
 {
     (void)state;
-    for (sched_policy p = 0; sched_policy_name(p); p++) {
+    for (sched_policy p = 0; sched_policy_names[p]; p++) {
         sched_config c = rig_config(p);
         rig *r = rig_open(&c);
         for (uint32_t i = 0; i < 8; i++) rig_simple(r, 30, 20, i % RIG_POINTS);
@@ -240,7 +240,7 @@ static void test_never_fits(void **state)
 static void test_pages(void **state)
 {
     (void)state;
-    for (sched_policy p = 0; sched_policy_name(p); p++) {
+    for (sched_policy p = 0; sched_policy_names[p]; p++) {
         sched_config c = rig_config(p);
         c.kv_pages = 10;
         c.max_wait_ns = 1;
@@ -328,7 +328,7 @@ static void random_load(rig *r, uint64_t seed, size_t steps)
 static void test_random(void **state)
 {
     (void)state;
-    for (sched_policy p = 0; sched_policy_name(p); p++) {
+    for (sched_policy p = 0; sched_policy_names[p]; p++) {
         for (uint64_t seed = 0; seed < 6; seed++) {
             sched_config c = rig_config(p);
             c.slots = (uint32_t)(1 + seed * 3);
@@ -344,7 +344,7 @@ static void test_random(void **state)
 static void test_deterministic(void **state)
 {
     (void)state;
-    for (sched_policy p = 0; sched_policy_name(p); p++) {
+    for (sched_policy p = 0; sched_policy_names[p]; p++) {
         sched_config c = rig_config(p);
         rig *a = rig_open(&c), *b = rig_open(&c);
         random_load(a, 99, 500);
@@ -403,12 +403,12 @@ static void test_names(void **state)
     (void)state;
     sched_policy p;
     size_t n = 0;
-    for (; sched_policy_name(n); n++) {
-        assert_true(sched_policy_find(sched_policy_name(n), &p));
+    for (; sched_policy_names[n]; n++) {
+        assert_true(sched_policy_find(sched_policy_names[n], &p));
         assert_int_equal(p, n);
     }
     assert_int_equal(n, 5);
-    assert_string_equal(sched_policy_name(SCHED_POLICY_ELASTIC), "elastic");
+    assert_string_equal(sched_policy_names[SCHED_POLICY_ELASTIC], "elastic");
     assert_false(sched_policy_find("fif", &p));
 }
 

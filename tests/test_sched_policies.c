@@ -401,7 +401,7 @@ static void assert_served(sched_policy policy, const attack *a)
         while (r->n - r->n_finished < 19) rig_submit(r, a->attacker);
         assert_true(rig_step(r));
         if (r->now_ns > bound)
-            fail_msg("%s, %s: not served after %g s", sched_policy_name(policy), a->name, (double)r->now_ns / 1e9);
+            fail_msg("%s, %s: not served after %g s", sched_policy_names[policy], a->name, (double)r->now_ns / 1e9);
     }
     rig_close(r);
 }
@@ -409,7 +409,7 @@ static void assert_served(sched_policy policy, const attack *a)
 static void test_nobody_starves(void **state)
 {
     (void)state;
-    for (sched_policy p = 0; sched_policy_name(p); p++)
+    for (sched_policy p = 0; sched_policy_names[p]; p++)
         for (size_t i = 0; i < sizeof attacks / sizeof *attacks; i++) assert_served(p, &attacks[i]);
 }
 
@@ -418,7 +418,7 @@ static void test_overload_order(void **state)
 {
     (void)state;
     double seconds[SCHED_POLICY_LANES + 1] = {0};
-    for (sched_policy p = 0; sched_policy_name(p); p++) {
+    for (sched_policy p = 0; sched_policy_names[p]; p++) {
         sched_config c = rig_config(p);
         c.queue = 400;
         rig *r = rig_open(&c);
@@ -429,10 +429,10 @@ static void test_overload_order(void **state)
                        (uint32_t)rng_below(&g, 4));
         rig_drain(r);
         seconds[p] = (double)r->now_ns / 1e9;
-        print_message("%-15s %.1f s\n", sched_policy_name(p), seconds[p]);
+        print_message("%-15s %.1f s\n", sched_policy_names[p], seconds[p]);
         rig_close(r);
     }
-    for (sched_policy p = SCHED_POLICY_FIFO; sched_policy_name(p); p++)
+    for (sched_policy p = SCHED_POLICY_FIFO; sched_policy_names[p]; p++)
         assert_true(seconds[SCHED_POLICY_ELASTIC] * 1.1 < seconds[p]);
     assert_true(seconds[SCHED_POLICY_FIFO] < seconds[SCHED_POLICY_FULLBATCH]);
 }

@@ -107,19 +107,19 @@ static void test_accounts(void **state)
     (void)state;
     static const char *const floors[] = {"full", "uniform:1,0.75,0.5,0.25", "bimodal:1,point:3"};
     static const double rates[] = {0.5, 3, 30};
-    for (size_t i = 0; sched_policy_name(i) != NULL; i++) {
+    for (size_t i = 0; sched_policy_names[i] != NULL; i++) {
         simulate_params p = server(SCHED_POLICY_FIFO);
-        assert_true(sched_policy_find(sched_policy_name(i), &p.config.policy));
+        assert_true(sched_policy_find(sched_policy_names[i], &p.config.policy));
         for (size_t k = 0; k < 9; k++) {
             trace t = made(rates[k % 3], 150, floors[k / 3], k);
             report_request *out = calloc(t.n, sizeof *out);
             report r;
             assert_non_null(out);
             const simulate_totals totals = run(&p, &t, out);
-            assert_accounted(sched_policy_name(i), &t, out, &totals);
+            assert_accounted(sched_policy_names[i], &t, out, &totals);
             assert_ok(report_make(out, t.n, &r, &err), &err);
             if (r.done != t.n || r.violations != 0)
-                fail_msg("%s: %zu of %zu done, %zu violations", sched_policy_name(i), r.done, t.n, r.violations);
+                fail_msg("%s: %zu of %zu done, %zu violations", sched_policy_names[i], r.done, t.n, r.violations);
             free(out);
             trace_clear(&t);
         }
@@ -133,9 +133,9 @@ static void test_deterministic(void **state)
     report_request *a = calloc(t.n, sizeof *a), *b = calloc(t.n, sizeof *b);
     assert_non_null(a);
     assert_non_null(b);
-    for (size_t i = 0; sched_policy_name(i) != NULL; i++) {
+    for (size_t i = 0; sched_policy_names[i] != NULL; i++) {
         simulate_params p = server(SCHED_POLICY_FIFO);
-        assert_true(sched_policy_find(sched_policy_name(i), &p.config.policy));
+        assert_true(sched_policy_find(sched_policy_names[i], &p.config.policy));
         const simulate_totals x = run(&p, &t, a), y = run(&p, &t, b);
         assert_memory_equal(&x, &y, sizeof x);
         assert_memory_equal(a, b, t.n * sizeof *a);

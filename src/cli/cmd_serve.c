@@ -175,9 +175,6 @@ static int run(const cli_command *self, const void *options)
 
 #define AT(member) offsetof(serve_options, member)
 
-/* Index = sched_policy. */
-static const char *const policies[] = {"elastic", "fifo", "fullbatch", "virtual-queues", "lanes", NULL};
-
 static const option_spec specs[] = {
     {.name = "host",
      .kind = OPTION_TEXT,
@@ -253,7 +250,7 @@ static const option_spec specs[] = {
      .kind = OPTION_CHOICE,
      .offset = AT(policy),
      .argument = "NAME",
-     .choices = policies,
+     .choices = sched_policy_names,
      .help = "scheduling: elastic, fifo, fullbatch, virtual-queues or lanes"},
     {.name = "floor",
      .kind = OPTION_TEXT,

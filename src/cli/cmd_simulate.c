@@ -37,10 +37,10 @@ static mp_status unknown_policy(const char *name, mp_error *err)
 {
     char known[256] = "";
     suggestion near = {NULL, 0};
-    for (size_t i = 0; sched_policy_name(i) != NULL; i++) {
+    for (size_t i = 0; sched_policy_names[i] != NULL; i++) {
         const size_t len = strlen(known);
-        snprintf(known + len, sizeof known - len, "%s%s", i > 0 ? ", " : "", sched_policy_name(i));
-        suggest_offer(&near, name, sched_policy_name(i));
+        snprintf(known + len, sizeof known - len, "%s%s", i > 0 ? ", " : "", sched_policy_names[i]);
+        suggest_offer(&near, name, sched_policy_names[i]);
     }
     return status_fail(err, MP_E_INVALID, "there is no policy '%s'%s%s%s; there are %s, and all", name,
                        near.best != NULL ? "; did you mean '" : "", near.best != NULL ? near.best : "",
@@ -51,7 +51,7 @@ static mp_status add_policy(results *r, const char *name, mp_error *err)
 {
     if (r->n == POLICIES_MAX) return status_fail(err, MP_E_LIMIT, "more than %d policies", POLICIES_MAX);
     if (!sched_policy_find(name, &r->policies[r->n])) return unknown_policy(name, err);
-    r->names[r->n] = sched_policy_name(r->policies[r->n]);
+    r->names[r->n] = sched_policy_names[r->policies[r->n]];
     r->n++;
     return MP_OK;
 }
@@ -60,7 +60,7 @@ static mp_status add_policy(results *r, const char *name, mp_error *err)
 static mp_status find_policies(const char *text, results *r, mp_error *err)
 {
     if (strcmp(text, "all") == 0) {
-        for (size_t i = 0; sched_policy_name(i) != NULL; i++) MP_TRY(add_policy(r, sched_policy_name(i), err));
+        for (size_t i = 0; sched_policy_names[i] != NULL; i++) MP_TRY(add_policy(r, sched_policy_names[i], err));
         return MP_OK;
     }
     for (const char *p = text;;) {

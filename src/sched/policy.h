@@ -59,7 +59,6 @@ typedef struct policy_step {
 } policy_step;
 
 typedef struct policy {
-    const char *name;
     /* By how many ns a request that comes now would miss its target for the first token; 0: it is welcome. NULL: all
      * are. */
     uint64_t (*late_ns)(const policy_view *v, const task *t);
@@ -74,7 +73,9 @@ typedef struct policy {
     void (*improve)(const policy_view *v, policy_step *step);
 } policy;
 
-extern const policy policy_elastic, policy_fifo, policy_fullbatch, policy_virtual_queues, policy_lanes;
+#define X(NAME, table, text) extern const policy policy_##table;
+SCHED_POLICY_MAP(X)
+#undef X
 
 /* ---- helpers ---- */
 

@@ -208,7 +208,6 @@ static void elastic_improve(const policy_view *v, policy_step *step)
 }
 
 const policy policy_elastic = {
-    .name = "elastic",
     .late_ns = elastic_late_ns,
     .admit = elastic_admit,
     .points = elastic_points,

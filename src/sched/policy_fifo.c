@@ -9,7 +9,6 @@
 #include "sched/policy.h"
 
 const policy policy_fifo = {
-    .name = "fifo",
     .admit = policy_take_in_order,
     .points = policy_dearest_floor,
 };

@@ -23,7 +23,6 @@ static size_t fullbatch_admit(const policy_view *v, policy_pick *picks)
 }
 
 const policy policy_fullbatch = {
-    .name = "fullbatch",
     .admit = fullbatch_admit,
     .wake_ns = oldest_is_due,
     .points = policy_dearest_floor,

@@ -38,7 +38,6 @@ static void lanes_points(const policy_view *v, uint32_t *points, policy_memory *
 }
 
 const policy policy_lanes = {
-    .name = "lanes",
     .admit = policy_take_in_order,
     .points = lanes_points,
 };

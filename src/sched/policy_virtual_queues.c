@@ -116,7 +116,6 @@ static void virtual_queues_points(const policy_view *v, uint32_t *points, policy
 }
 
 const policy policy_virtual_queues = {
-    .name = "virtual-queues",
     .admit = virtual_queues_admit,
     .points = virtual_queues_points,
 };

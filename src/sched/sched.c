@@ -23,11 +23,13 @@
 #define PRIORITY_MAX 16
 #define REPLY_RATE   0.05 /* how fast the mean length of replies is learnt */
 
-static const policy *const policies[] = {
-    [SCHED_POLICY_ELASTIC] = &policy_elastic,     [SCHED_POLICY_FIFO] = &policy_fifo,
-    [SCHED_POLICY_FULLBATCH] = &policy_fullbatch, [SCHED_POLICY_VIRTUAL_QUEUES] = &policy_virtual_queues,
-    [SCHED_POLICY_LANES] = &policy_lanes,
-};
+#define X(NAME, table, text) &policy_##table,
+static const policy *const policies[] = {SCHED_POLICY_MAP(X)};
+#undef X
+
+#define X(NAME, table, text) text,
+const char *const sched_policy_names[] = {SCHED_POLICY_MAP(X) NULL};
+#undef X
 
 struct sched {
     sched_config config;
@@ -50,15 +52,10 @@ struct sched {
 
 /* ---- policies by name ---- */
 
-const char *sched_policy_name(size_t i)
-{
-    return i < sizeof policies / sizeof *policies ? policies[i]->name : NULL;
-}
-
 bool sched_policy_find(const char *name, sched_policy *out)
 {
-    for (size_t i = 0; sched_policy_name(i); i++) {
-        if (strcmp(sched_policy_name(i), name) != 0) continue;
+    for (size_t i = 0; sched_policy_names[i]; i++) {
+        if (strcmp(sched_policy_names[i], name) != 0) continue;
         *out = (sched_policy)i;
         return true;
     }

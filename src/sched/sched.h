@@ -16,17 +16,23 @@
 
 #include "sched/cost.h"
 
+/* Every policy: its constant, its table policy_*, its name. */
+#define SCHED_POLICY_MAP(X)                                                                                            \
+    X(ELASTIC, elastic, "elastic")                                                                                     \
+    X(FIFO, fifo, "fifo")                                                                                              \
+    X(FULLBATCH, fullbatch, "fullbatch")                                                                               \
+    X(VIRTUAL_QUEUES, virtual_queues, "virtual-queues")                                                                \
+    X(LANES, lanes, "lanes")
+
 /* Not SCHED_FIFO: that is a macro of <sched.h>, which <pthread.h> includes. */
 typedef enum sched_policy {
-    SCHED_POLICY_ELASTIC,
-    SCHED_POLICY_FIFO,
-    SCHED_POLICY_FULLBATCH,
-    SCHED_POLICY_VIRTUAL_QUEUES,
-    SCHED_POLICY_LANES,
+#define X(NAME, table, text) SCHED_POLICY_##NAME,
+    SCHED_POLICY_MAP(X)
+#undef X
 } sched_policy;
 
-/* "elastic", "fifo", ...; NULL past the end. */
-const char *sched_policy_name(size_t i);
+/* Index = sched_policy; ends with NULL. */
+extern const char *const sched_policy_names[];
 bool sched_policy_find(const char *name, sched_policy *out);
 
 /* The operating points, full first: share falls, loss rises. */

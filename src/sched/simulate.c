@@ -124,7 +124,7 @@ static mp_status wait(replay *r, uint64_t wake)
     if (wake > 0 && wake < next) next = wake;
     if (next == UINT64_MAX)
         return status_fail(r->err, MP_E_LIMIT, "the policy %s stopped while %zu requests wait",
-                           sched_policy_name(r->params->config.policy), r->arrived - r->gone);
+                           sched_policy_names[r->params->config.policy], r->arrived - r->gone);
     r->now = next > r->now ? next : r->now + 1;
     return MP_OK;
 }

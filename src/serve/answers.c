@@ -126,7 +126,7 @@ bool answer_props(const api_context *api, const char *rest, const json_t *body, 
     json_t *root = json_pack("{s:o, s:s, s:s, s:i, s:i, s:i, s:s, s:i, s:i, s:s?, s:i, s:i, s:i}", "model",
                              text_json(api->model_id), "architecture", info->architecture, "version", mp_version(),
                              "n_ctx", (int)api->n_ctx, "slots", (int)api->slots, "queue", (int)api->queue, "policy",
-                             sched_policy_name(api->policy), "n_experts_used", (int)info->n_experts_used, "n_vocab",
+                             sched_policy_names[api->policy], "n_experts_used", (int)info->n_experts_used, "n_vocab",
                              (int)info->n_vocab, "chat_template", family, "floor", (int)api->floor[TIER_DEFAULT],
                              "kv_pages", (int)s.kv_pages, "kv_page_tokens", MP_KV_PAGE);
     json_object_set_new(root, "ladder", ladder_json(api));
