@@ -193,21 +193,6 @@ bool answer_tokenize(const api_context *api, const char *rest, const json_t *bod
     return err->http == 0;
 }
 
-static bool read_ids(const fields *f, const mp_model *model, const json_t *list, int32_t *ids)
-{
-    const uint32_t n_vocab = mp_model_get_info(model)->n_vocab;
-    const json_t *item;
-    size_t i;
-    json_array_foreach(list, i, item)
-    {
-        const json_int_t id = json_integer_value(item);
-        if (!json_is_integer(item) || id < 0 || id >= n_vocab)
-            return field_fail(f, "tokens", "must hold token ids from 0 to %u", n_vocab - 1);
-        ids[i] = (int32_t)id;
-    }
-    return true;
-}
-
 /* A few ids can stand for much text: it is bounded like text that comes in. */
 static bool detokenize(const api_context *api, const int32_t *ids, size_t n, reply *out, api_error *err)
 {
@@ -230,7 +215,7 @@ bool answer_detokenize(const api_context *api, const char *rest, const json_t *b
     const size_t n = json_array_size(list);
     int32_t *ids = malloc((n + 1) * sizeof *ids);
     if (ids == NULL) return api_fail_memory(err);
-    const bool answered = read_ids(&f, api->model, list, ids) && detokenize(api, ids, n, out, err);
+    const bool answered = prompt_ids(&f, "tokens", api, list, ids) && detokenize(api, ids, n, out, err);
     free(ids);
     return answered;
 }

@@ -42,7 +42,10 @@ void prompt_chat(const api_context *api, const char *system, const json_t *messa
                  api_error *err);
 /* `prompt`: a string, strings, ids, or arrays of ids. */
 void prompt_texts(const fields *f, const api_context *api, bool echo, api_request *r);
-/* Whether so much text may be cut into tokens in one request; false: err names the field. */
+/* The token ids of `list`, the array in the field `name`, into ids [its size]; false: err names the field. */
+bool prompt_ids(const fields *f, const char *name, const api_context *api, const json_t *list, int32_t *ids);
+/* Whether so much text may be cut into tokens, or be put together from them, in one request; false: err names the
+ * field. */
 bool prompt_bounded(const api_context *api, const char *field, size_t bytes, api_error *err);
 /* All prompts fit the context; max_tokens is cut to what is left. */
 void prompt_limits(const api_context *api, api_request *r, api_error *err);

@@ -186,23 +186,29 @@ static bool tokenize_text(const fields *f, const api_context *api, const json_t 
     return true;
 }
 
-static bool copy_ids(const fields *f, const api_context *api, const json_t *list, bool echo, api_prompt *out)
+bool prompt_ids(const fields *f, const char *name, const api_context *api, const json_t *list, int32_t *ids)
 {
     const uint32_t n_vocab = mp_model_get_info(api->model)->n_vocab;
     const json_t *item;
     size_t i;
+    json_array_foreach(list, i, item)
+    {
+        const json_int_t id = json_integer_value(item);
+        if (!json_is_integer(item) || id < 0 || id >= n_vocab)
+            return field_fail(f, name, "must hold token ids from 0 to %u", n_vocab - 1);
+        ids[i] = (int32_t)id;
+    }
+    return true;
+}
+
+static bool copy_ids(const fields *f, const api_context *api, const json_t *list, bool echo, api_prompt *out)
+{
     out->n = json_array_size(list);
     if (out->n == 0) return field_fail(f, "prompt", "is empty");
     if (out->n >= api->n_ctx) return too_long(api, out->n, f->err);
     out->ids = malloc(out->n * sizeof *out->ids);
     if (out->ids == NULL) return api_fail_memory(f->err);
-    json_array_foreach(list, i, item)
-    {
-        const json_int_t id = json_integer_value(item);
-        if (!json_is_integer(item) || id < 0 || id >= n_vocab)
-            return field_fail(f, "prompt", "must hold token ids from 0 to %u", n_vocab - 1);
-        out->ids[i] = (int32_t)id;
-    }
+    if (!prompt_ids(f, "prompt", api, list, out->ids)) return false;
     if (!echo) return true;
     out->text_len = mp_detokenize(api->model, out->ids, out->n, false, NULL, 0);
     out->text = malloc(out->text_len + 1);
