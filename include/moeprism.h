@@ -354,7 +354,9 @@ typedef struct mp_eval_params {
     uint32_t threads;
     mp_kv_type kv_type;
     const char *isa;
-    mp_store_params store; /* with prefer_resident, points run token by token, as a text is generated */
+    /* With prefer_resident or deadline_ns, points run token by token, as a text is generated; the deadline may bring
+     * tokens down to the cheapest point. */
+    mp_store_params store;
     mp_progress_fn progress;
     void *user;
 } mp_eval_params;
@@ -365,8 +367,10 @@ typedef struct mp_eval_point {
     double ppl, ppl_se, kl_mean, kl_p99, same_top; /* nats; share */
     double tokens_per_s;                           /* prompt processing, head included */
     /* with a store, over the scored tokens: share of wanted sub-experts that were in memory, bytes read a token, share
-     * of run sub-experts that took the place of others (prefer_resident) */
-    double hit_rate, bytes_read, swap_share;
+     * of wanted ones that took the place of others (prefer_resident), that were left out (deadline_ns) and their number
+     */
+    double hit_rate, bytes_read, swap_share, drop_share;
+    uint64_t dropped;
 } mp_eval_point;
 
 typedef struct mp_eval_result {

@@ -151,6 +151,8 @@ refuses "$dir/none" eval "$model" --text "$dir/none" --json "$dir/made/e.json" -
 refuses 'empty' eval "$model" --text "$dir/empty" --json "$dir/made/e.json"
 refuses 'UTF-8' eval "$model" --text "$dir/latin1.txt" --html "$dir/made/e.html"
 refuses 'operating point 99' eval "$model" --text models/heldout.txt --points 0,99
+refuses '--token-deadline changes nothing' eval "$model" --text models/heldout.txt --token-deadline 5
+refuses '--prefer-resident changes nothing' eval "$model" --text models/heldout.txt --prefer-resident 0.5 --memory 100%
 refuses "$dir/none" refactor "$model" -o "$dir/made/out.gguf" --calibration "$dir/none"
 refuses 'empty' refactor "$model" -o "$dir/made/out.gguf" --calibration "$dir/empty"
 refuses 'UTF-8' refactor "$model" -o "$dir/made/out.gguf" --calibration "$dir/latin1.txt"
@@ -215,6 +217,16 @@ check 'eval prints a table' grep -q '^ *4 *50.0 %' "$dir/out"
 check 'eval --json FILE' is_json "$dir/e.json"
 check 'eval --html is one page that names no other' \
     eval 'tail -n 1 "$dir/e.html" | grep -q "</html>" && ! grep -qE "(src|href)=\"?(https?:)?//" "$dir/e.html"'
+# Reads come one at a time, an expert needs three, and the memory holds hardly more than those of a token in one layer:
+# when a deadline is over at once, something is dropped, for certain.
+late=(eval "$model" --text "$dir/heldout" -c 64 --points '0,7' --max-tokens 128 --memory 8%)
+run "${late[@]}" --token-deadline 1e-6 --io threads --io-depth 1 --json "$dir/late.json"
+check 'eval names a deadline and what it cost' eval 'succeeded && grep -q "1e-06 ms a token, down to point 7" "$dir/out" &&
+    is_json "$dir/late.json" && grep -q "\"token_deadline_ms\": 1e-6" "$dir/late.json" &&
+    grep -q "\"dropped\": [1-9]" "$dir/late.json"'
+run "${late[@]}"
+check 'without one nothing is dropped' eval 'succeeded && ! grep -q "ms a token" "$dir/out" &&
+    [ "$(grep -c "  0[.]00 %$" "$dir/out")" = 2 ]'
 run eval --json "$model" --text "$dir/heldout" -c 64 --max-tokens 128
 check 'eval --json before the model prints JSON' is_json "$dir/out"
 run eval "$model" --text "$dir/heldout" -c 64 --max-tokens 128 --json

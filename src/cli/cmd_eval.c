@@ -75,10 +75,10 @@ static mp_status choose_store(const mp_model *model, const eval_options *o, mp_s
     const uint32_t n_ctx = o->n_ctx ? o->n_ctx : 512, longest = mp_model_get_info(model)->n_ctx_train;
     mp_engine_params engine = {.n_ctx = n_ctx < longest ? n_ctx : longest, .kv_type = (mp_kv_type)o->kv_type};
     MP_TRY(store_options_apply(&o->store, model, &engine, err));
-    if (o->store.prefer_resident > 0 && engine.store.memory == 0)
-        return status_fail(err, MP_E_INVALID,
-                           "--prefer-resident changes nothing where everything is in memory: "
-                           "give --memory too");
+    const bool deadline = o->store.deadline_ms > 0, capped = store_is_capped(model, &engine.store);
+    if ((o->store.prefer_resident > 0 || deadline) && !capped)
+        return status_fail(err, MP_E_INVALID, "%s changes nothing where everything is in memory: give --memory too",
+                           deadline ? "--token-deadline" : "--prefer-resident");
     *out = engine.store;
     return o->store.plan ? store_options_print_plan(model, &engine, err) : MP_OK;
 }
@@ -110,7 +110,7 @@ static mp_status measure(eval_report *report, const eval_options *o, const mp_st
         params.n_points = 1;
     }
     MP_TRY(check_points(report->model, &o->points, err));
-    params.store = *store;
+    params.store = report->store = *store;
     MP_TRY(machine_describe(&report->machine, &o->common, err));
     progress_begin(&shown, true);
     interrupt_catch(NULL);
@@ -216,6 +216,7 @@ static const option_spec specs[] = {
     CLI_OPTION_ISA,
     CLI_OPTION_NO_MMAP,
     STORE_OPTIONS(AT(store)),
+    STORE_OPTION_DEADLINE(AT(store)),
 };
 
 static const eval_options defaults;

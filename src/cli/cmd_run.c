@@ -26,7 +26,6 @@ typedef struct run_options {
     uint64_t seed;
     bool no_display_prompt, chat;
     store_options store;
-    double deadline_ms;
     const char *trace;
 } run_options;
 
@@ -130,12 +129,11 @@ static mp_status run_model(const mp_model *model, const run_options *o, mp_error
     run_trace trace;
     MP_TRY(quality_point(model, &o->quality, &point, err));
     MP_TRY(store_options_apply(&o->store, model, &engine, err));
-    engine.store.deadline_ns = (uint64_t)(o->deadline_ms * 1e6);
     if (o->store.plan) return store_options_print_plan(model, &engine, err);
     MP_TRY(generator_open(&g, model, &engine, &sampling, err));
     store_notice_print(g.engine);
     g.point = point;
-    g.floor = o->deadline_ms > 0 ? mp_model_get_info(model)->n_points - 1 : 0;
+    g.floor = o->store.deadline_ms > 0 ? mp_model_get_info(model)->n_points - 1 : 0;
     mp_status status = run_trace_begin(&trace, o->trace, g.engine, model, err);
     if (status == MP_OK) status = o->chat ? run_chat(&g, o, err) : run_text(&g, o, err);
     if (o->trace != NULL) status = run_trace_end(&trace, status, err);
@@ -216,13 +214,7 @@ static const option_spec specs[] = {
     CLI_OPTION_KV_TYPE(AT(kv_type)),
     CLI_OPTION_OVERRIDE_EXPERTS(AT(override_experts)),
     STORE_OPTIONS(AT(store)),
-    {.name = "token-deadline",
-     .kind = OPTION_F64,
-     .offset = AT(deadline_ms),
-     .argument = "MS",
-     .max = 1e6,
-     .help = "leave out what has not come from disk when a token takes that long, down to the cheapest point; what "
-             "was lost is told"},
+    STORE_OPTION_DEADLINE(AT(store)),
     {.name = "record-trace",
      .kind = OPTION_TEXT,
      .offset = AT(trace),

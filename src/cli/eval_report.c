@@ -5,6 +5,7 @@
 
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/store_options.h"
 
 void eval_report_clear(eval_report *report)
 {
@@ -41,14 +42,11 @@ table *eval_report_points(const eval_report *report)
     return t;
 }
 
-/* What the points asked of a store; NULL where the model was mapped. */
+/* What the points asked of a store. */
 static table *store_table(const eval_report *report)
 {
-    static const char *const headings[] = {"point", "in memory", "read/token", "replaced"};
-    double read = 0;
-    for (size_t i = 0; i < report->result.n_points; i++) read += report->result.points[i].bytes_read;
-    if (read <= 0) return NULL;
-    table *t = table_new("rrrr", headings);
+    static const char *const headings[] = {"point", "in memory", "read/token", "replaced", "dropped"};
+    table *t = table_new("rrrrr", headings);
     for (size_t i = 0; i < report->result.n_points; i++) {
         const mp_eval_point *p = &report->result.points[i];
         char size[32];
@@ -56,6 +54,7 @@ static table *store_table(const eval_report *report)
         table_cell(t, "%.1f %%", p->hit_rate * 100);
         table_cell(t, "%s", format_bytes((uint64_t)p->bytes_read, size, sizeof size));
         table_cell(t, "%.2f %%", p->swap_share * 100);
+        table_cell(t, "%.2f %%", p->drop_share * 100);
     }
     return t;
 }
@@ -73,6 +72,22 @@ table *eval_report_whole(const eval_report *report)
     return t;
 }
 
+/* With the options that change results. */
+static void print_store(const eval_report *report, FILE *out)
+{
+    const mp_store_params *p = &report->store;
+    char held[32];
+    fprintf(out, "\nexperts from disk, over the scored tokens: %s held", format_bytes(p->memory, held, sizeof held));
+    if (p->prefer_resident > 0) fprintf(out, ", resident ones preferred within %g", (double)p->prefer_resident);
+    if (p->deadline_ns > 0)
+        fprintf(out, ", %.10g ms a token, down to point %u", (double)p->deadline_ns * 1e-6,
+                mp_model_get_info(report->model)->n_points - 1);
+    fputc('\n', out);
+    table *t = store_table(report);
+    table_print(t, out);
+    table_free(t);
+}
+
 void eval_report_print(const eval_report *report, FILE *out)
 {
     const mp_eval_result *r = &report->result;
@@ -85,12 +100,7 @@ void eval_report_print(const eval_report *report, FILE *out)
     table *t = eval_report_points(report);
     table_print(t, out);
     table_free(t);
-    t = store_table(report);
-    if (t != NULL) {
-        fputs("\nexperts from disk, over the scored tokens\n", out);
-        table_print(t, out);
-        table_free(t);
-    }
+    if (store_is_capped(report->model, &report->store)) print_store(report, out);
     if (report->n_whole == 0) return;
     fprintf(out, "\n%s with fewer whole experts\n", mp_model_get_info(report->against)->path);
     t = eval_report_whole(report);
@@ -104,15 +114,23 @@ static json_t *points_json(const mp_eval_point *points, size_t n, const char *nu
     for (size_t i = 0; i < n; i++) {
         const mp_eval_point *p = &points[i];
         json_array_append_new(
-            list, json_pack("{s:I s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o}", number, (json_int_t)p->point,
-                            "compute_share", json_number(p->compute_share), "gate_share", json_number(p->gate_share),
-                            "experts", json_number(p->experts), "ppl", json_number(p->ppl), "ppl_se",
-                            json_number(p->ppl_se), "kl_mean", json_number(p->kl_mean), "kl_p99",
+            list, json_pack("{s:I s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:o s:I}", number,
+                            (json_int_t)p->point, "compute_share", json_number(p->compute_share), "gate_share",
+                            json_number(p->gate_share), "experts", json_number(p->experts), "ppl", json_number(p->ppl),
+                            "ppl_se", json_number(p->ppl_se), "kl_mean", json_number(p->kl_mean), "kl_p99",
                             json_number(p->kl_p99), "same_top", json_number(p->same_top), "tokens_per_s",
                             json_number(p->tokens_per_s), "hit_rate", json_number(p->hit_rate), "bytes_read",
-                            json_number(p->bytes_read), "swap_share", json_number(p->swap_share)));
+                            json_number(p->bytes_read), "swap_share", json_number(p->swap_share), "drop_share",
+                            json_number(p->drop_share), "dropped", (json_int_t)p->dropped));
     }
     return list;
+}
+
+static json_t *store_json(const mp_store_params *p)
+{
+    return json_pack("{s:I s:o s:o}", "memory", (json_int_t)p->memory, "prefer_resident",
+                     json_number((double)p->prefer_resident), "token_deadline_ms",
+                     json_number((double)p->deadline_ns * 1e-6));
 }
 
 json_t *eval_report_json(const eval_report *report)
@@ -128,6 +146,7 @@ json_t *eval_report_json(const eval_report *report)
     json_object_set_new(root, "context", json_integer(r->n_ctx));
     json_object_set_new(root, "chunks", json_integer(r->n_chunks));
     json_object_set_new(root, "machine", machine_json(&report->machine));
+    if (store_is_capped(report->model, &report->store)) json_object_set_new(root, "store", store_json(&report->store));
     json_object_set_new(root, "points", points_json(r->points, r->n_points, "point"));
     if (report->against == NULL) return root;
     json_t *against = json_object();

@@ -17,6 +17,7 @@ typedef struct eval_report {
     mp_eval_point *whole;    /* [n_whole] `against` with fewer whole experts; `point` is how many run */
     size_t n_whole;
     machine machine;
+    mp_store_params store; /* memory 0: the model is not capped */
 } eval_report;
 
 void eval_report_clear(eval_report *report);

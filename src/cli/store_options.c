@@ -1,6 +1,7 @@
 #include "cli/store_options.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -60,10 +61,16 @@ mp_status store_options_apply(const store_options *o, const mp_model *model, mp_
         .depth = o->depth,
         .pin_share = o->pin_share,
         .prefer_resident = (float)o->prefer_resident,
+        .deadline_ns = (uint64_t)ceil(o->deadline_ms * 1e6),
     };
     engine->progress = progress_load;
     if (o->memory != NULL) return read_memory(o->memory, model, &engine->store.memory, err);
     return choose_memory(model, engine, &engine->store.memory, err);
+}
+
+bool store_is_capped(const mp_model *model, const mp_store_params *store)
+{
+    return store->memory > 0 && store->memory < mp_model_get_info(model)->bytes_experts;
 }
 
 mp_status store_options_print_plan(const mp_model *model, const mp_engine_params *engine, mp_error *err)

@@ -7,7 +7,7 @@
 typedef struct store_options {
     const char *memory, *eviction, *backend; /* NULL: not given */
     uint32_t depth;
-    double pin_share, prefer_resident;
+    double pin_share, prefer_resident, deadline_ms;
     bool plan;
 } store_options;
 
@@ -55,9 +55,20 @@ typedef struct store_options {
         .help = "print the memory this would take, and end"                                                            \
     }
 
+/* One more, of commands that run token by token. */
+#define STORE_OPTION_DEADLINE(base)                                                                                    \
+    {                                                                                                                  \
+        .name = "token-deadline", .kind = OPTION_F64, .offset = (base) + offsetof(store_options, deadline_ms),         \
+        .argument = "MS", .max = 1e6,                                                                                  \
+        .help = "leave out what has not come from disk when a token takes that long, down to the cheapest point; "     \
+                "changes results: what was lost is told, 'moeprism eval' prices it"                                    \
+    }
+
 /* Fills engine->store, and has the loading of weights shown. Where --memory was not given and the experts do not fit in
  * free memory, the cap is chosen and told in a line on standard error. engine's other fields must be final. */
 mp_status store_options_apply(const store_options *o, const mp_model *model, mp_engine_params *engine, mp_error *err);
+/* Whether some of the experts stay on disk. */
+bool store_is_capped(const mp_model *model, const mp_store_params *store);
 /* --plan: prints it. */
 mp_status store_options_print_plan(const mp_model *model, const mp_engine_params *engine, mp_error *err);
 

@@ -30,7 +30,7 @@ typedef struct ref_token {
 
 /* What steps asked of a store. */
 typedef struct store_use {
-    uint64_t hits, wanted, bytes_read, swaps;
+    uint64_t hits, wanted, bytes_read, swaps, dropped;
 } store_use;
 
 /* One model at one point, over the whole text. */
@@ -145,6 +145,7 @@ static mp_status report_progress(measure *c, uint64_t tokens, mp_error *err)
 static size_t fill_batch(const step *s)
 {
     const measure *c = s->c;
+    const bool may_lose = c->p->store.deadline_ns && !s->r->is_ref;
     size_t n = 0;
     for (uint32_t seq = 0; seq < s->seqs; seq++)
         for (uint32_t pos = s->begin; pos < s->begin + s->len; pos++) {
@@ -155,15 +156,16 @@ static size_t fill_batch(const step *s)
                 .pos = pos,
                 .point = s->r->point,
                 .logits = pos >= s->from && pos < s->to,
+                .floor = may_lose ? c->model->info.n_points - 1 : 0,
             };
         }
     return n;
 }
 
-/* A choice that depends on what is in memory is judged as it is made when a text is generated. */
+/* A choice that depends on what is in memory, and when, is judged as it is made when a text is generated. */
 static bool is_token_by_token(const curve_params *p)
 {
-    return p->store.prefer_resident > 0;
+    return p->store.prefer_resident > 0 || p->store.deadline_ns;
 }
 
 static void add_use(store_use *sum, const mp_engine *e, const mp_store_stats *before)
@@ -175,6 +177,7 @@ static void add_use(store_use *sum, const mp_engine *e, const mp_store_stats *be
     sum->wanted += add.hits + add.misses;
     sum->bytes_read += add.bytes_read;
     sum->swaps += add.swaps;
+    sum->dropped += add.dropped;
 }
 
 static mp_status run_step(measure *c, run *r, step *s, mp_error *err)
@@ -267,8 +270,16 @@ static mp_status summarize(const measure *c, const run *r, double *kl, mp_eval_p
     const double wanted = (double)(r->scored.wanted ? r->scored.wanted : 1);
     out->hit_rate = (double)r->scored.hits / wanted;
     out->swap_share = (double)r->scored.swaps / wanted;
+    out->drop_share = (double)r->scored.dropped / wanted;
+    out->dropped = r->scored.dropped;
     out->bytes_read = (double)r->scored.bytes_read / (double)n;
     return MP_OK;
+}
+
+/* A model's own full is its reference, unless a deadline may take something from the one and not the other. */
+static bool is_reference(const measure *c, uint32_t point)
+{
+    return point == 0 && c->engine == c->ref_engine && !c->p->store.deadline_ns;
 }
 
 static mp_status fill_result(const measure *c, mp_eval_result *out, mp_error *err)
@@ -283,7 +294,7 @@ static mp_status fill_result(const measure *c, mp_eval_result *out, mp_error *er
     for (size_t i = 0; i < c->p->n_points && !status; i++) {
         mp_eval_point *point = &out->points[i];
         const mp_point *rung = mp_model_point(c->model, c->p->points[i]);
-        if (c->p->points[i] == 0 && c->engine == c->ref_engine)
+        if (is_reference(c, c->p->points[i]))
             *point = ref;
         else
             status = summarize(c, ++r, kl, point, err);
@@ -391,7 +402,7 @@ static mp_status prepare(measure *c, const mp_model *ref, mp_error *err)
     MP_TRY(open_engines(c, ref, err));
     add_run(c, c->ref_engine, 0);
     for (size_t i = 0; i < c->p->n_points; i++)
-        if (c->p->points[i] != 0 || ref != c->model) add_run(c, c->engine, c->p->points[i]);
+        if (!is_reference(c, c->p->points[i])) add_run(c, c->engine, c->p->points[i]);
     return MP_OK;
 }
 
