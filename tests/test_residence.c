@@ -190,6 +190,12 @@ static bool has_experts(const mp_model *m, int part)
     return has;
 }
 
+/* One token at a point other than full, so that the gate is asked. */
+static mp_status step(mp_engine *e, uint32_t at, mp_error *err)
+{
+    return mp_engine_step(e, &(mp_batch_token){.token = ids[at], .pos = at, .point = 2}, 1, err);
+}
+
 /* Cuts a file of the model while an engine runs. A page of it that is still mapped would end this program. Steps that
  * find what they want in memory go on; the first that does not fails, and so do all after it. */
 static void check_cut(mp_model *m, int part)
@@ -198,12 +204,12 @@ static void check_cut(mp_model *m, int part)
     uint32_t len = 1;
     const char *cut = gguf_part_path(m->file, part);
     mp_engine *e = open_engine(m, 2, (mp_store_params){.memory = least_memory(m)});
-    assert_ok(mp_engine_step(e, &(mp_batch_token){.token = ids[0]}, 1, &err), &err);
+    assert_ok(step(e, 0, &err), &err);
     assert_int_equal(truncate(cut, 0), 0);
-    while (len < TEXT && mp_engine_step(e, &(mp_batch_token){.token = ids[len], .pos = len}, 1, &err) == MP_OK) len++;
+    while (len < TEXT && step(e, len, &err) == MP_OK) len++;
     assert_int_equal(len < TEXT, has_experts(m, part));
     for (int i = 0; i < 3 && len < TEXT; i++) {
-        assert_int_equal(mp_engine_step(e, &(mp_batch_token){.token = ids[len], .pos = len}, 1, &err), MP_E_IO);
+        assert_int_equal(step(e, len, &err), MP_E_IO);
         assert_non_null(strstr(err.message, cut));
         assert_int_equal(mp_engine_seq_len(e, 0), len);
     }
@@ -314,6 +320,39 @@ static void test_progress(void **state)
     }
 }
 
+/* A proxy gate looks at the first neurons of sub-experts that are not in memory: not at the file, whatever becomes of
+ * it. */
+static void test_proxy_gate(void **state)
+{
+    (void)state;
+    mp_error err;
+    mp_plan plan;
+    char *text;
+    size_t len;
+    const mp_model_info *info;
+    assert_ok(file_read("models/calibration.txt", &text, &len, &err), &err);
+    const mp_refactor_params params = {.calibration = text,
+                                       .calibration_len = len,
+                                       .n_parts = PARTS,
+                                       .max_tokens = 1024,
+                                       .solver = MP_SOLVER_SORT,
+                                       .gate = MP_GATE_PROXY};
+    assert_ok(mp_refactor(DEMO, copy_path(), &params, NULL, &err), &err);
+    free(text);
+    mp_model *m = open_model(copy_path(), false);
+    info = mp_model_get_info(m);
+    const mp_engine_params capped = {.n_ctx = 64, .store = {.memory = least_memory(m)}};
+    assert_ok(mp_engine_plan(m, &capped, &plan, &err), &err);
+    assert_int_equal(plan.weights_other - (info->bytes_total - info->bytes_experts), proxies_bytes(m));
+    assert_true(proxies_bytes(m) > 0 && proxies_bytes(m) < info->bytes_experts / 2);
+    check_same_bits(copy_path(), m);
+    check_cut(m, 0);
+    mp_engine *e;
+    assert_int_equal(mp_engine_open(m, &capped, &e, &err), MP_E_IO);
+    mp_model_close(m);
+    unlink(copy_path());
+}
+
 typedef struct opener {
     const mp_model *model;
     uint64_t memory;
@@ -354,9 +393,9 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_pages),     cmocka_unit_test(test_refused_first),
-        cmocka_unit_test(test_cut_file),  cmocka_unit_test(test_cut_parts), cmocka_unit_test(test_changed_before),
-        cmocka_unit_test(test_progress),  cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_pages),      cmocka_unit_test(test_refused_first),
+        cmocka_unit_test(test_cut_file),  cmocka_unit_test(test_cut_parts),  cmocka_unit_test(test_changed_before),
+        cmocka_unit_test(test_progress),  cmocka_unit_test(test_proxy_gate), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

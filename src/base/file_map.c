@@ -83,6 +83,20 @@ void file_map_release(const file_map *map, const void *at, size_t len)
     if (len) madvise((uint8_t *)(uintptr_t)at - before, len + before, MADV_DONTNEED); /* advice: failing is harmless */
 }
 
+mp_status file_map_read(const file_map *map, const char *path, uint64_t offset, size_t len, void *to, mp_error *err)
+{
+    for (size_t done = 0; done < len;) {
+        const ssize_t n = pread(map->fd, (uint8_t *)to + done, len - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return status_fail_errno(err, errno, "read", path);
+        if (n == 0)
+            return status_fail(err, MP_E_IO, "%s: ends after %llu of %zu bytes: it was cut", path,
+                               (unsigned long long)(offset + done), map->len);
+        done += (size_t)n;
+    }
+    return MP_OK;
+}
+
 /* ---- copies ---- */
 
 typedef struct copy_job {
@@ -96,16 +110,11 @@ typedef struct copy_job {
 
 static mp_status copy_in(copy_job *j, size_t begin, size_t end, uint8_t *to)
 {
-    const file_map *map = j->map;
     for (size_t at = begin; at < end;) {
-        const size_t left = end - at;
-        const ssize_t n = pread(map->fd, to + (at - begin), left < COPY_PIECE ? left : COPY_PIECE, (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return status_fail_errno(j->err, errno, "read", j->path);
-        if (n == 0)
-            return status_fail(j->err, MP_E_IO, "%s: ends after %zu of %zu bytes: it was cut", j->path, at, map->len);
-        at += (size_t)n;
-        j->done += (size_t)n;
+        const size_t left = end - at, n = left < COPY_PIECE ? left : COPY_PIECE;
+        MP_TRY(file_map_read(j->map, j->path, at, n, to + (at - begin), j->err));
+        at += n;
+        j->done += n;
         if (j->tick && !j->tick(j->user, j->done, j->total))
             return status_fail(j->err, MP_E_INTERRUPTED, "interrupted");
     }

@@ -46,6 +46,9 @@ void file_map_close(file_map *map);
 mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
                         void *user, mp_error *err);
 
+/* Reads bytes [offset, offset + len) of the file itself into `to` [len]; MP_E_IO where they are not there. */
+mp_status file_map_read(const file_map *map, const char *path, uint64_t offset, size_t len, void *to, mp_error *err);
+
 /* Bytes [at, at + len) of the mapping may leave memory; what is read of them later comes from the file again. Does
  * nothing where there are copies: they have no other place. */
 void file_map_release(const file_map *map, const void *at, size_t len);

@@ -136,7 +136,9 @@ mp_status disk_open(mp_engine *e, mp_error *err)
         MP_TRY(status);
         if (p->prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-p->prefer_resident);
     }
-    return model_settle(m, p->memory, e->params.progress, e->params.user, err);
+    MP_TRY(model_settle(m, p->memory, e->params.progress, e->params.user, err));
+    if (e->moe.disk.wanted) e->moe.disk.proxies = model_proxies(m);
+    return MP_OK;
 }
 
 void disk_close(mp_engine *e)

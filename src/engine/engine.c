@@ -113,6 +113,7 @@ mp_status mp_engine_plan(const mp_model *m, const mp_engine_params *params, mp_p
         return status_fail(err, MP_E_LIMIT,
                            "the engine's memory overflows; ask for a shorter context or fewer sequences");
     plan->weights_other = m->info.bytes_total - m->info.bytes_experts;
+    if (e.moe.disk.wanted) plan->weights_other += proxies_bytes(m);
     plan->weights_mapped = model_stays_mapped(m, e.params.store.memory);
     plan->kv_cache = e.kv_memory.used;
     plan->scratch = e.memory.used;

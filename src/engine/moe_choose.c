@@ -66,15 +66,18 @@ static void score_proxy(const choose_job *j, size_t i, unsigned thread)
     const moe_shape *s = &m->shape;
     const tensor *w = &j->layer->w.gate_up;
     const uint32_t r = j->layer->proxy_neurons;
-    const size_t t = m->gated[i];
+    const size_t t = m->gated[i], bytes = r * w->row_bytes;
+    const uint8_t *kept = m->disk.proxies ? m->disk.proxies[j->layer->number] : NULL;
     const void *in = acts_for(&m->gate_in, w)[i];
     float *up = m->proxy_up + (size_t)thread * r;
     for (uint32_t slot = 0; slot < moe_full_budget(s); slot++) {
         const size_t at = t * moe_full_budget(s) + slot;
         const uint32_t k = slot / s->n_parts, sub = m->experts[t * s->n_used + k] * s->n_parts + slot % s->n_parts;
         float *a = m->proxy + at * r, sum = 0;
-        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, 0), w->row_bytes, r, &in, &a, 1, NULL);
-        m->x->k->rows_dot(w->type, w->cols, tensor_row(w, sub, s->part_width), w->row_bytes, r, &in, &up, 1, NULL);
+        const uint8_t *gate_rows = kept ? kept + (size_t)sub * 2 * bytes : tensor_row(w, sub, 0);
+        const uint8_t *up_rows = kept ? gate_rows + bytes : tensor_row(w, sub, s->part_width);
+        m->x->k->rows_dot(w->type, w->cols, gate_rows, w->row_bytes, r, &in, &a, 1, NULL);
+        m->x->k->rows_dot(w->type, w->cols, up_rows, w->row_bytes, r, &in, &up, 1, NULL);
         m->x->k->swiglu(a, up, a, r);
         for (uint32_t n = 0; n < r; n++) sum += fabsf(a[n]);
         m->scores[at] = logf(sum / (float)r) + logf(m->mix[t * s->n_used + k]);

@@ -26,6 +26,7 @@ typedef struct moe_disk {
     float
         resident_margin; /* log of the least score, relative to that of a missing one, that takes its place; 0: none */
     uint64_t *swaps;     /* [threads] sub-experts so replaced */
+    const uint8_t *const *proxies; /* [n_moe_layers] the rows that a proxy gate looks at; NULL: those of the weights */
     const uint32_t *floors; /* [cap] points down to which a token may lose what has not arrived in time; 0: nothing */
     uint64_t until_ns;      /* when that time is up; 0: never */
     uint64_t dropped;       /* sub-experts, over all tokens */

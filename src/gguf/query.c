@@ -38,6 +38,15 @@ bool gguf_locate(const gguf *g, const void *data, int *part, uint64_t *offset)
     return false;
 }
 
+mp_status gguf_read(const gguf *g, const void *data, size_t bytes, void *to, mp_error *err)
+{
+    int part;
+    uint64_t offset;
+    if (!gguf_locate(g, data, &part, &offset))
+        return status_fail(err, MP_E_INVALID, "%s: bytes of no file", gguf_path(g));
+    return file_map_read(&g->parts[part].map, g->parts[part].path, offset, bytes, to, err);
+}
+
 uint64_t gguf_file_bytes(const gguf *g)
 {
     uint64_t bytes = 0;

@@ -112,6 +112,19 @@ static inline bool model_stays_mapped(const mp_model *m, uint64_t memory)
  * `progress` may be NULL. */
 mp_status model_settle(const mp_model *m, uint64_t memory, mp_progress_fn progress, void *user, mp_error *err);
 
+/* A proxy gate scores a sub-expert by its first neurons. Where the experts stay on disk these are kept in memory,
+ * beside the other weights: proxies.c. */
+typedef struct proxy_rows {
+    const uint8_t **layers; /* [n_moe_layers] rows [N * E, 2, r]: of gate, of up; as gate_up has them */
+    uint8_t *data;
+} proxy_rows;
+uint64_t proxies_bytes(const mp_model *m); /* 0: the model has no such gate */
+/* Reads them from the file; `out` is empty where there are none. */
+mp_status proxies_read(const mp_model *m, proxy_rows *out, mp_error *err);
+void proxies_clear(proxy_rows *p);
+/* NULL until model_settle() has kept the experts on disk, and where there are none. */
+const uint8_t *const *model_proxies(const mp_model *m);
+
 /* The stages of mp_model_open(), in order. */
 mp_status hparams_read(mp_model *m, mp_error *err); /* hparams.c */
 mp_status weights_load(mp_model *m, mp_error *err); /* weights.c */

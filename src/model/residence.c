@@ -13,6 +13,7 @@
 struct model_residence {
     pthread_mutex_t lock;
     bool others, experts; /* under the lock: these are in memory of our own */
+    proxy_rows proxies;   /* once others are and experts are not */
 };
 
 mp_status residence_new(model_residence **out, mp_error *err)
@@ -27,6 +28,7 @@ void residence_free(model_residence *r)
 {
     if (!r) return;
     pthread_mutex_destroy(&r->lock);
+    proxies_clear(&r->proxies);
     free(r);
 }
 
@@ -79,9 +81,13 @@ static mp_status bring(const mp_model *m, bool capped, load_job *job, mp_error *
     file_bytes *leave = NULL;
     size_t n = 0;
     if (capped) MP_TRY(list_experts(m, &leave, &n, err));
-    const mp_status status = gguf_copy_to_memory(m->file, leave, n, tell_loaded, job, err);
+    mp_status status = capped ? proxies_read(m, &r->proxies, err) : MP_OK;
+    if (!status) status = gguf_copy_to_memory(m->file, leave, n, tell_loaded, job, err); /* tells files that changed */
     free(leave);
-    if (status) return status;
+    if (status) {
+        if (capped) proxies_clear(&r->proxies);
+        return status;
+    }
     r->others = true;
     r->experts = !capped;
     return MP_OK;
@@ -103,4 +109,9 @@ mp_status model_settle(const mp_model *m, uint64_t memory, mp_progress_fn progre
         status = bring(m, capped, &job, err);
     pthread_mutex_unlock(&r->lock);
     return status;
+}
+
+const uint8_t *const *model_proxies(const mp_model *m)
+{
+    return m->residence->proxies.layers;
 }
