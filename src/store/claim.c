@@ -162,8 +162,7 @@ void store_claim_end(store *s, store_claim *c)
 const uint8_t *store_data(const store *s, const store_claim *c, uint32_t i, uint32_t part)
 {
     const uint32_t at = c->slot[i], unit = s->slots[at].unit;
-    const uint32_t which = unit / s->shape.n_subs * s->shape.n_parts + part;
-    const store_part *p = &s->shape.parts[which];
+    const store_part *p = &s->shape.parts[unit / s->shape.n_subs * s->shape.n_parts + part];
     const uint64_t offset = p->offset + unit % s->shape.n_subs * p->bytes;
-    return s->data + at * s->slot_bytes + s->starts[which] + offset % s->block;
+    return store_place(s, at, part) + offset % s->block;
 }

@@ -153,30 +153,37 @@ static uint32_t add_to_runs(uring_io *u, uint32_t n, const io_request *request)
     return n + 1;
 }
 
+/* Where the data of a run go: what is side by side in memory, too, is one piece. Returns their number. */
+static uint32_t gather(const uring_io *u, const run *r, struct iovec *pieces)
+{
+    uint32_t n = 0;
+    for (uint32_t i = r->first; i != NONE; i = u->flights[i].next) {
+        const io_request *request = &u->flights[i].request;
+        if (n > 0 && (uint8_t *)pieces[n - 1].iov_base + pieces[n - 1].iov_len == request->to)
+            pieces[n - 1].iov_len += request->bytes;
+        else
+            pieces[n++] = (struct iovec){.iov_base = request->to, .iov_len = request->bytes};
+    }
+    return n;
+}
+
 /* One piece goes into the registered arena, several into a list; returns what of the list is free. */
 static struct iovec *prepare(uring_io *u, const run *r, struct iovec *pieces)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
     assert(sqe); /* the ring has room for all that may be in flight */
-    const io_request *request = &u->flights[r->first].request;
     const int fd = u->files_registered ? (int)r->file : u->setup.fds[r->file];
-    const size_t at = (size_t)(request->to - u->setup.arena), chunk = at / CHUNK;
-    if (r->n > 1) {
-        uint32_t n = 0;
-        for (uint32_t i = r->first; i != NONE; i = u->flights[i].next) {
-            request = &u->flights[i].request;
-            pieces[n++] = (struct iovec){.iov_base = request->to, .iov_len = request->bytes};
-        }
+    const uint32_t n = gather(u, r, pieces), bytes = (uint32_t)(r->end - r->begin);
+    const size_t at = (size_t)((uint8_t *)pieces[0].iov_base - u->setup.arena), chunk = at / CHUNK;
+    if (n > 1)
         io_uring_prep_readv(sqe, fd, pieces, n, r->begin);
-        pieces += n;
-    } else if (u->arena_registered && (at + request->bytes - 1) / CHUNK == chunk) {
-        io_uring_prep_read_fixed(sqe, fd, request->to, request->bytes, request->offset, (int)chunk);
-    } else {
-        io_uring_prep_read(sqe, fd, request->to, request->bytes, request->offset);
-    }
+    else if (u->arena_registered && (at + bytes - 1) / CHUNK == chunk)
+        io_uring_prep_read_fixed(sqe, fd, pieces[0].iov_base, bytes, r->begin, (int)chunk);
+    else
+        io_uring_prep_read(sqe, fd, pieces[0].iov_base, bytes, r->begin);
     if (u->files_registered) sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, r->first);
-    return pieces;
+    return pieces + n;
 }
 
 static void uring_submit(void *io, const io_request *requests, uint32_t n)

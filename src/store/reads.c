@@ -29,13 +29,12 @@ static io_request request_for(const store *s, uint32_t at, uint32_t part)
     const uint64_t offset = file_offset(s, unit, part), bytes = part_of(s, unit, part)->bytes;
     const uint64_t begin = offset / s->align * s->align;
     const uint64_t end = (offset + bytes + s->align - 1) / s->align * s->align;
-    const uint64_t start = s->starts[unit / s->shape.n_subs * s->shape.n_parts + part] + begin % s->block;
     return (io_request){
         .offset = begin,
         .file = part_of(s, unit, part)->file,
         .bytes = (uint32_t)(end - begin),
         .tag = at * s->shape.n_parts + part,
-        .to = s->data + at * s->slot_bytes + start,
+        .to = store_place(s, at, part) + begin % s->block,
     };
 }
 

@@ -64,43 +64,39 @@ mp_status slots_check(const store_shape *shape, mp_error *err)
     return MP_OK;
 }
 
-/* Of the largest layer. */
-static uint64_t most_bytes(const store_shape *shape, bool direct)
+/* Of the layer where the part is largest. */
+static uint64_t column_bytes(const store_shape *shape, uint32_t part, bool direct)
 {
     uint64_t most = 0;
     for (uint32_t l = 0; l < shape->n_layers; l++) {
-        uint64_t sum = 0;
-        for (uint32_t p = 0; p < shape->n_parts; p++) {
-            const store_part *part = &shape->parts[l * shape->n_parts + p];
-            sum += direct ? window(part, shape->n_subs) : vectors_up(part->bytes);
-        }
-        most = sum > most ? sum : most;
+        const store_part *p = &shape->parts[l * shape->n_parts + part];
+        const uint64_t bytes = direct ? window(p, shape->n_subs) : vectors_up(p->bytes);
+        most = bytes > most ? bytes : most;
     }
     return most;
 }
 
+static uint64_t all_columns(const store_shape *shape, bool direct)
+{
+    uint64_t sum = 0;
+    for (uint32_t p = 0; p < shape->n_parts; p++) sum += column_bytes(shape, p, direct);
+    return sum;
+}
+
 uint32_t slots_align(const store_shape *shape)
 {
-    const uint64_t bare = most_bytes(shape, false);
-    return most_bytes(shape, true) <= bare + bare / SLACK ? IO_ALIGN : 1;
+    const uint64_t bare = all_columns(shape, false);
+    return all_columns(shape, true) <= bare + bare / SLACK ? IO_ALIGN : 1;
 }
 
 uint64_t slots_bytes(const store_shape *shape)
 {
-    return most_bytes(shape, slots_align(shape) == IO_ALIGN);
+    return all_columns(shape, slots_align(shape) == IO_ALIGN);
 }
 
-void slots_starts(const store_shape *shape, uint64_t *start)
+uint64_t slots_column(const store_shape *shape, uint32_t part)
 {
-    const bool direct = slots_align(shape) == IO_ALIGN;
-    for (uint32_t l = 0; l < shape->n_layers; l++) {
-        uint64_t at = 0;
-        for (uint32_t p = 0; p < shape->n_parts; p++) {
-            const uint32_t i = l * shape->n_parts + p;
-            start[i] = at;
-            at += direct ? window(&shape->parts[i], shape->n_subs) : vectors_up(shape->parts[i].bytes);
-        }
-    }
+    return column_bytes(shape, part, slots_align(shape) == IO_ALIGN);
 }
 
 uint64_t slots_file_end(const store_shape *shape, uint32_t file)

@@ -165,7 +165,6 @@ static void lay_out_tables(store *s, arena *a)
 {
     const size_t n_parts = (size_t)s->shape.n_layers * s->shape.n_parts;
     store_part *parts = arena_take(a, n_parts, sizeof *parts);
-    s->starts = arena_take(a, n_parts, sizeof *s->starts);
     s->slots = arena_take(a, s->n_slots, sizeof *s->slots);
     s->slot_of = arena_take(a, s->n_units, sizeof *s->slot_of);
     s->fixed = arena_take(a, s->n_units, sizeof *s->fixed);
@@ -189,7 +188,8 @@ static mp_status take_memory(store *s, mp_error *err)
     if (data == MAP_FAILED) return status_no_memory(err, bytes, "sub-experts; lower the cap");
     s->data = data;
     madvise(data, bytes, MADV_HUGEPAGE); /* advice: failing is harmless */
-    slots_starts(&s->shape, s->starts);
+    for (uint32_t p = 0; p + 1 < s->shape.n_parts; p++)
+        s->column_start[p + 1] = s->column_start[p] + s->n_slots * s->column_bytes[p];
     for (uint32_t i = 0; i < s->n_units; i++) s->slot_of[i] = STORE_NONE;
     for (uint32_t i = s->n_slots; i--;) s->free[s->n_free++] = i;
     s->policy->start(s->order, s->n_slots, s->n_units);
@@ -201,6 +201,7 @@ static mp_status count_slots(store *s, uint64_t memory, uint32_t least, mp_error
     s->n_units = s->shape.n_layers * s->shape.n_subs;
     s->block = slots_align(&s->shape);
     s->slot_bytes = slots_bytes(&s->shape);
+    for (uint32_t p = 0; p < s->shape.n_parts; p++) s->column_bytes[p] = slots_column(&s->shape, p);
     const uint64_t fit = memory / s->slot_bytes;
     s->n_slots = fit < s->n_units ? (uint32_t)fit : s->n_units;
     if (s->n_slots >= least) {

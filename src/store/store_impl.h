@@ -41,8 +41,8 @@ struct store {
     source *sources;   /* [n_sources] */
     int *fds;          /* [n_sources] of those, -1: not open */
     uint32_t n_sources;
-    uint64_t *starts; /* [n_layers, n_parts] in a slot */
-    uint64_t slot_bytes;
+    uint64_t slot_bytes, column_bytes[STORE_MAX_PARTS]; /* of each part in a slot */
+    uint64_t column_start[STORE_MAX_PARTS];             /* in data */
     uint32_t n_slots, n_units, depth;
     uint8_t *data; /* [n_slots * slot_bytes] */
     arena tables;
@@ -50,7 +50,7 @@ struct store {
     const io_class *io_class;
     void *io;
     uint32_t align; /* of reads */
-    uint32_t block; /* slots_align(): a part lies in its slot as in a block of the file */
+    uint32_t block; /* slots_align(): a part lies in its place as in a block of the file */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* reads arrived, pins went, nobody is reaping any more */
@@ -70,6 +70,12 @@ struct store {
     bool reaping;        /* a thread is in reap(), without the lock; the next is its own: */
     io_result *arrivals; /* [depth] */
 };
+
+/* A part's place in a slot. */
+static inline uint8_t *store_place(const store *s, uint32_t at, uint32_t part)
+{
+    return s->data + s->column_start[part] + at * s->column_bytes[part];
+}
 
 /* All of these are called with the lock held; `at` is a slot. */
 
