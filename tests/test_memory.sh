@@ -46,6 +46,25 @@ fails_soon() {
 lives() { ask /health && [ "$code" = 200 ] && ask /v1/models && [ "$code" = 200 ] && kill -0 "$pid"; }
 ends_well() { stop && [ "$status" -eq 0 ]; }
 
+# An evaluation that takes long, ended when it has read more than the model has bytes: most of that are experts, again
+# and again. Started as a job of its own: an interactive shell would not make it ignore SIGINT.
+stops_in_the_middle() {
+    local job bytes read
+    bytes=$(stat -c %s "$model")
+    (trap - INT; exec setsid "$moeprism" eval "$model" --text models/heldout.txt --memory "$least" --io "$1" \
+        --token-deadline 1e6) >"$dir/out" 2>"$dir/err" &
+    job=$!
+    started+=("$job")
+    until read=$(awk '/^rchar/ { print $2 }' "/proc/$job/io") && [ "${read:-0}" -gt $((3 * bytes)) ]; do
+        kill -0 "$job" || return 1
+    done
+    kill -INT "$job"
+    wait "$job"
+    status=$?
+    [ "$status" -eq 130 ] && [ ! -s "$dir/out" ]
+}
+
+check 'Ctrl-C amid reads by threads' stops_in_the_middle threads
 model=$dir/large.gguf
 check 'a server starts under a cap' start --context 256 --slots 2 --memory 25%
 check 'it answers' use_several

@@ -311,6 +311,15 @@ static void test_memory(void **state)
     assert_int_equal(memory_available(root), 1500000);
     put_file("sys/fs/cgroup/a/memory.current", "9000000\n"); /* full: hardly anything, but known */
     assert_int_equal(memory_available(root), 1);
+    put_file("sys/fs/cgroup/a/memory.high", "max\n");
+    assert_int_equal(memory_available(root), 1);
+    put_file("sys/fs/cgroup/a/memory.max", "max\n");
+    assert_int_equal(memory_available(root), 4000 * 1024);
+    put_file("sys/fs/cgroup/a/memory.current", "1200000\n");
+    put_file("sys/fs/cgroup/a/memory.high", "2000000\n"); /* where the group is slowed counts as its limit */
+    assert_int_equal(memory_available(root), 1800000);
+    put_file("sys/fs/cgroup/a/memory.max", "1900000\n");
+    assert_int_equal(memory_available(root), 1700000);
     put_file("proc/self/cgroup", "4:memory:/job\n");
     put_file("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "9223372036854771712\n"); /* no limit, as v1 says it */
     assert_int_equal(memory_available(root), 4000 * 1024);

@@ -33,7 +33,9 @@ static void leave_within(void *user, const char *directory, bool v2)
 {
     uint64_t *least = user;
     char path[1200];
-    const uint64_t limit = read_number(directory, v2 ? "memory.max" : "memory.limit_in_bytes"); /* or "max": 0 */
+    uint64_t limit = read_number(directory, v2 ? "memory.max" : "memory.limit_in_bytes"); /* or "max": 0 */
+    const uint64_t high = v2 ? read_number(directory, "memory.high") : 0; /* above it a process is slowed to a crawl */
+    if (high && (!limit || high < limit)) limit = high;
     if (!limit || limit >= INT64_MAX / 4096 * 4096) return;
     const uint64_t used = read_number(directory, v2 ? "memory.current" : "memory.usage_in_bytes");
     snprintf(path, sizeof path, "%s/memory.stat", directory);

@@ -6,13 +6,10 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "cli/memory_choice.h"
 #include "cli/numbers.h"
 #include "cli/plan_report.h"
 #include "cli/progress.h"
-
-/* What is left free: the system, page tables, and the caches of other programs. */
-#define RESERVE_SHARE 20 /* a 20th of what is available */
-#define RESERVE_LEAST ((uint64_t)256 << 20)
 
 static mp_status read_memory(const char *text, const mp_model *model, uint64_t *bytes, mp_error *err)
 {
@@ -37,19 +34,26 @@ static mp_status choose_memory(const mp_model *model, const mp_engine_params *en
     mp_plan plan;
     char all[32], freely[32], held[32];
     const uint64_t available = memory_available(""), experts = mp_model_get_info(model)->bytes_experts;
-    uint64_t reserve = available / RESERVE_SHARE;
-    if (reserve < RESERVE_LEAST) reserve = RESERVE_LEAST;
-    *bytes = 0;
     MP_TRY(mp_engine_plan(model, engine, &plan, err));
-    if (available == 0 || plan_total(&plan) + reserve <= available || plan.experts_least >= experts) return MP_OK;
-    const uint64_t rest = plan_total(&plan) - plan.weights_experts + reserve;
-    *bytes = available > rest + plan.experts_least ? available - rest : plan.experts_least;
-    if (*bytes >= experts) return MP_OK;
-    fprintf(stderr,
-            "moeprism: the experts take %s, %s of memory are free: %s of them are held, the rest is read from disk "
-            "when wanted (--memory)\n",
-            format_bytes(experts, all, sizeof all), format_bytes(available, freely, sizeof freely),
-            format_bytes(*bytes, held, sizeof held));
+    *bytes = memory_choose_cap(&plan, experts, available);
+    if (*bytes > 0)
+        fprintf(stderr,
+                "moeprism: the experts take %s, %s of memory are free: %s of them are held, the rest is read from disk "
+                "when wanted (--memory)\n",
+                format_bytes(experts, all, sizeof all), format_bytes(available, freely, sizeof freely),
+                format_bytes(*bytes, held, sizeof held));
+    return MP_OK;
+}
+
+/* What was asked for, and a warning where it is more than there is: the system would swap, or end the process. */
+static mp_status take_memory(const char *text, const mp_model *model, mp_engine_params *engine, mp_error *err)
+{
+    mp_plan plan;
+    char shortage[256];
+    MP_TRY(read_memory(text, model, &engine->store.memory, err));
+    MP_TRY(mp_engine_plan(model, engine, &plan, err));
+    if (memory_tell_shortage(&plan, memory_available(""), shortage, sizeof shortage))
+        fprintf(stderr, "moeprism: %s\n", shortage);
     return MP_OK;
 }
 
@@ -64,7 +68,7 @@ mp_status store_options_apply(const store_options *o, const mp_model *model, mp_
         .deadline_ns = (uint64_t)ceil(o->deadline_ms * 1e6),
     };
     engine->progress = progress_load;
-    if (o->memory != NULL) return read_memory(o->memory, model, &engine->store.memory, err);
+    if (o->memory != NULL) return take_memory(o->memory, model, engine, err);
     return choose_memory(model, engine, &engine->store.memory, err);
 }
 
