@@ -378,6 +378,7 @@ typedef struct mp_eval_result {
     uint64_t tokens; /* scored: the second half of each chunk, as llama-perplexity does */
     uint32_t n_ctx, n_chunks;
     double against_ppl, against_ppl_se;
+    char notice[MP_ERROR_MAX]; /* as in mp_store_stats */
     mp_eval_point *points;
     size_t n_points;
 } mp_eval_result;

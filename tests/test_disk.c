@@ -3,6 +3,9 @@
 #include "disk_testing.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+
+#include "refusal.h"
 
 static void assert_same_bits(const mp_model *m, const float *expected, uint32_t threads, mp_store_params store)
 {
@@ -267,14 +270,12 @@ static void test_deadline(void **state)
 }
 
 /* Three points: full, one between and the floor. */
-static mp_eval_result eval_with(mp_store_params store)
+static mp_status try_eval(mp_store_params store, mp_eval_result *result, mp_error *err)
 {
-    mp_error err;
-    mp_eval_result result;
     char *text;
     size_t len;
     const uint32_t points[] = {0, 3, mp_model_get_info(whole)->n_points - 1};
-    assert_ok(file_read("models/heldout.txt", &text, &len, &err), &err);
+    MP_TRY(file_read("models/heldout.txt", &text, &len, err));
     const mp_eval_params params = {.text = text,
                                    .len = len,
                                    .n_ctx = 32,
@@ -283,8 +284,16 @@ static mp_eval_result eval_with(mp_store_params store)
                                    .n_points = 3,
                                    .threads = 2,
                                    .store = store};
-    assert_ok(mp_eval(whole, &params, &result, &err), &err);
+    const mp_status status = mp_eval(whole, &params, result, err);
     free(text);
+    return status;
+}
+
+static mp_eval_result eval_with(mp_store_params store)
+{
+    mp_error err;
+    mp_eval_result result;
+    assert_ok(try_eval(store, &result, &err), &err);
     return result;
 }
 
@@ -314,6 +323,39 @@ static void test_eval_deadline(void **state)
     mp_eval_result_clear(&a);
     mp_eval_result_clear(&b);
     mp_eval_result_clear(&c);
+}
+
+typedef struct attempt {
+    mp_store_params store;
+    mp_eval_result result;
+    mp_status status;
+    mp_error err;
+} attempt;
+
+/* Evaluates where the system has no io_uring; another thread judges, so nothing is asserted here. */
+static void *eval_without_io_uring(void *arg)
+{
+    attempt *a = arg;
+    if (refusal_install(&(refusal){SYS_io_uring_setup, EPERM, 0})) a->status = try_eval(a->store, &a->result, &a->err);
+    return NULL;
+}
+
+/* The results are the same, and say how they were come by. */
+static void test_eval_notice(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    attempt a = {.store = {.memory = least_memory(whole)}, .status = MP_E_UNSUPPORTED};
+    mp_eval_result with = eval_with(a.store);
+    assert_int_equal(pthread_create(&thread, NULL, eval_without_io_uring, &a), 0);
+    pthread_join(thread, NULL);
+    assert_ok(a.status, &a.err);
+    assert_non_null(strstr(a.result.notice, "io_uring does not work here"));
+    assert_non_null(strstr(a.result.notice, "reading with threads"));
+    assert_int_equal(a.result.n_points, with.n_points);
+    for (size_t i = 0; i < with.n_points; i++) assert_same_quality(&with.points[i], &a.result.points[i]);
+    mp_eval_result_clear(&with);
+    mp_eval_result_clear(&a.result);
 }
 
 typedef struct watched {
@@ -367,19 +409,13 @@ static void test_watch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits_split),
-        cmocka_unit_test(test_same_bits_whole),
-        cmocka_unit_test(test_several_files),
-        cmocka_unit_test(test_what_fits_is_mapped),
-        cmocka_unit_test(test_too_small),
-        cmocka_unit_test(test_bad_params),
-        cmocka_unit_test(test_pin_needs_a_record),
-        cmocka_unit_test(test_changed_file),
-        cmocka_unit_test(test_prefer_resident),
-        cmocka_unit_test(test_stats_since),
-        cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_eval_deadline),
-        cmocka_unit_test(test_watch),
+        cmocka_unit_test(test_same_bits_split),    cmocka_unit_test(test_same_bits_whole),
+        cmocka_unit_test(test_several_files),      cmocka_unit_test(test_what_fits_is_mapped),
+        cmocka_unit_test(test_too_small),          cmocka_unit_test(test_bad_params),
+        cmocka_unit_test(test_pin_needs_a_record), cmocka_unit_test(test_changed_file),
+        cmocka_unit_test(test_prefer_resident),    cmocka_unit_test(test_stats_since),
+        cmocka_unit_test(test_deadline),           cmocka_unit_test(test_eval_deadline),
+        cmocka_unit_test(test_eval_notice),        cmocka_unit_test(test_watch),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

@@ -1,17 +1,13 @@
 /* The store on real files, by both real backends: the same bytes whatever the file looks like and wherever it lies, the
  * memory that this takes as seen from outside, and what happens where the system refuses io_uring or direct reads. */
-#include <linux/filter.h>
 #include <linux/magic.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "base/rng.h"
+#include "refusal.h"
 #include "store_testing.h"
 
 /* Opens the store on the backend; false where this system does not have it. */
@@ -199,29 +195,6 @@ static void test_resident_set(void **state)
 
 /* ---- where the system refuses ---- */
 
-/* Refused to the calling thread and those it starts, for as long as they live: one system call, and open with any of
- * the flags. */
-typedef struct refusal {
-    long call;
-    int error, flags;
-} refusal;
-
-static bool install(const refusal *refused)
-{
-    const struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)refused->call, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)refused->error),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])), /* the low half: little endian */
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (uint32_t)refused->flags, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const struct sock_fprog program = {sizeof filter / sizeof *filter, (struct sock_filter *)(uintptr_t)filter};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 typedef struct attempt {
     rig r;
     refusal refused;
@@ -234,7 +207,7 @@ typedef struct attempt {
 static void *attempt_main(void *arg)
 {
     attempt *a = arg;
-    a->filtered = install(&a->refused);
+    a->filtered = refusal_install(&a->refused);
     if (!a->filtered) return NULL;
     a->status = rig_try(&a->r, 7, 1);
     if (a->status != MP_OK) return NULL;

@@ -119,6 +119,7 @@ static mp_status measure(eval_report *report, const eval_options *o, const mp_st
         status = eval_whole(report, &params, err);
     progress_end(&shown, status == MP_OK);
     interrupt_release();
+    if (report->result.notice[0] != '\0') fprintf(stderr, "moeprism: %s\n", report->result.notice);
     return status;
 }
 

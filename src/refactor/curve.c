@@ -308,6 +308,7 @@ static mp_status fill_result(const measure *c, mp_eval_result *out, mp_error *er
     out->n_chunks = (uint32_t)c->n_chunks;
     out->against_ppl = ref.ppl;
     out->against_ppl_se = ref.ppl_se;
+    memcpy(out->notice, c->engine->notice, sizeof out->notice);
     return status;
 }
 
