@@ -97,7 +97,7 @@ static double gmac_per_s(uint64_t start, size_t macs)
 
 #define INTEGER_512(s) _mm512_dpbusd_epi32(s, x, y)
 #define FLOAT_512(s)   _mm512_fmadd_ps(x, y, s)
-#define INTEGER_256(s) _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), y))
+#define INTEGER_256(s) _mm256_add_epi16(s, _mm256_maddubs_epi16(s, y))
 #define FLOAT_256(s)   _mm256_fmadd_ps(x, y, s)
 PEAK(peak_avx512_integer, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), 64, INTEGER_512)
 PEAK(peak_avx512_float, "avx512f", __m512, _mm512_setzero_ps(), 16, FLOAT_512)
@@ -191,8 +191,7 @@ static void accumulate_part(const bench *b, const uint8_t *w, const uint8_t *nex
 static void print_result(const bench *b, const char *name, size_t tokens, double macs, double ns)
 {
     const double bytes = (double)b->part_bytes;
-    const bool integers = b->traits->quantized && (strcmp(b->k->isa, "avx2") || !strcmp(name, "rows_dot"));
-    const double most = peak_of(b->k->isa, integers), reading = bytes / b->bandwidth;
+    const double most = peak_of(b->k->isa, b->traits->quantized), reading = bytes / b->bandwidth;
     const double multiplying = most > 0 ? macs / most : 0, least = reading > multiplying ? reading : multiplying;
     char of_limit[16] = "";
     if (most > 0) snprintf(of_limit, sizeof of_limit, "%.3f", least / ns);

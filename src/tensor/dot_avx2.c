@@ -1,210 +1,32 @@
 /* dot_avx2.c: rows_dot and the quantizer of its activations for AVX2.
  *
- * vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, with saturation. Five bits and Q6_K's 0..63
- * cannot reach it (2 * 63 * 127 < 2^15); Q8_0 moves its sign to the activation (2 * 128 * 127 < 2^15 too). vpmaddwd
- * then gives eight sums of four. */
+ * The lanes of a vector of sums are eight rows (lanes_avx2.h), so that scales are one multiplication for 8 x 32
+ * products. There are two ways to the same bits: pairs for few tokens (dot_few_avx2.h), panels for many
+ * (dot_panel_avx2.h). */
 #if defined(__x86_64__)
 
 #include "tensor/simd_avx2.h"
 
-enum { STEPS = 8, TILE_TOKENS = 2 };
-typedef __m256i vi;
-typedef struct scales { /* of the runs of a chunk: 8, or 16 (Q6_K), or 8 and their minima */
-    __m256 v[2];
-} scales;
+enum { TILE_TOKENS = 2 };
+#include "tensor/simd_dot_float.h"
 
-INLINE vi load_bytes(const void *p)
-{
-    return _mm256_loadu_si256(p);
-}
+#include "tensor/dot_few_avx2.h"
+#include "tensor/dot_panel_avx2.h"
 
-INLINE vi nibbles(vi bytes, size_t high)
-{
-    return _mm256_and_si256(high ? _mm256_srli_epi16(bytes, 4) : bytes, _mm256_set1_epi8(15));
-}
+/* From this many tokens on a panel pays. */
+enum { PANEL_FROM = 5 };
 
-/* The 32 nibbles of a block, in order. */
-INLINE vi block_nibbles(const uint8_t *quants)
+INLINE void run(dtype type, const dot_args *a, size_t tokens)
 {
-    const __m128i bytes = _mm_loadu_si128((const __m128i *)quants);
-    const vi both = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes), _mm_srli_epi16(bytes, 4), 1);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-
-/* 16 where a bit of the 32 is set. */
-INLINE vi fifth_bits(const uint8_t *high)
-{
-    const vi words = _mm256_set1_epi32((int)load_u32(high));
-    const vi which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const vi bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    const vi bits = _mm256_and_si256(_mm256_shuffle_epi8(words, which), bit);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(bits, bit), _mm256_set1_epi8(16));
-}
-
-INLINE vi weights_q5_k(const uint8_t *w, size_t k)
-{
-    const vi bit = _mm256_set1_epi8((char)(1 << k)), high = _mm256_and_si256(load_bytes(w + Q5_K_HIGH), bit);
-    const vi fifth = _mm256_and_si256(_mm256_cmpeq_epi8(high, bit), _mm256_set1_epi8(16));
-    return _mm256_or_si256(nibbles(load_bytes(w + Q5_K_QUANTS + k / 2 * 32), k % 2), fifth);
-}
-
-INLINE vi weights_q6_k(const uint8_t *w, size_t k)
-{
-    const vi bits = load_bytes(w + Q6_K_HIGH + k / 4 * 32);
-    const vi low = nibbles(load_bytes(w + k / 4 * 64 + k % 2 * 32), k % 4 / 2);
-    vi high; /* bits 2p and 2p + 1 of every byte, moved to 4 and 5 */
-    switch (k % 4) {
-    case 0:
-        high = _mm256_slli_epi16(bits, 4);
-        break;
-    case 1:
-        high = _mm256_slli_epi16(bits, 2);
-        break;
-    case 2:
-        high = bits;
-        break;
-    default:
-        high = _mm256_srli_epi16(bits, 2);
+    size_t t = 0;
+    if (tokens >= PANEL_FROM && a->rows >= part_groups(type) * LANES) {
+        for (; t < tokens; t += PANEL_PASS) panels(type, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
+        return;
     }
-    return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
+    for (; t + 4 <= tokens; t += 4) few_tokens(type, 4, a, t);
+    for (; t + 2 <= tokens; t += 2) few_tokens(type, 2, a, t);
+    if (t < tokens) few_tokens(type, 1, a, t);
 }
-
-INLINE vi weights(dtype type, const uint8_t *w, size_t k)
-{
-    switch (type) {
-    case DTYPE_Q4_0:
-        return block_nibbles(w + k * Q4_0_BYTES + 2);
-    case DTYPE_Q4_1:
-        return block_nibbles(w + k * Q4_1_BYTES + Q4_1_QUANTS);
-    case DTYPE_Q5_0:
-        w += k * Q5_0_BYTES;
-        return _mm256_or_si256(block_nibbles(w + Q5_0_QUANTS), fifth_bits(w + Q5_0_HIGH));
-    case DTYPE_Q5_1:
-        w += k * Q5_1_BYTES;
-        return _mm256_or_si256(block_nibbles(w + Q5_1_QUANTS), fifth_bits(w + Q5_1_HIGH));
-    case DTYPE_Q5_K:
-        return weights_q5_k(w, k);
-    case DTYPE_Q4_K:
-        return nibbles(load_bytes(w + Q4_K_QUANTS + k / 2 * 32), k % 2);
-    case DTYPE_Q6_K:
-        return weights_q6_k(w, k);
-    default:
-        return load_bytes(w + k * Q8_0_BYTES + 2);
-    }
-}
-
-INLINE vi activation(dtype type, const int8_t *x, size_t k)
-{
-    (void)type;
-    return load_bytes(x + k * ACT_BLOCK);
-}
-
-INLINE vi sums_of_four(vi unsigned_bytes, vi signed_bytes)
-{
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned_bytes, signed_bytes), _mm256_set1_epi16(1));
-}
-
-/* What Q6_K's 32 adds to every sum. */
-INLINE vi base(dtype type, vi x)
-{
-    return type == DTYPE_Q6_K ? sums_of_four(_mm256_set1_epi8(32), x) : _mm256_setzero_si256();
-}
-
-INLINE vf int_dot(dtype type, vi b, vi w, vi x)
-{
-    vi sums;
-    if (type == DTYPE_Q8_0) {
-        sums = sums_of_four(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    } else {
-        sums = sums_of_four(w, x);
-    }
-    return _mm256_cvtepi32_ps(type == DTYPE_Q6_K ? _mm256_sub_epi32(sums, b) : sums);
-}
-
-INLINE short half_at(const uint8_t *p)
-{
-    return (short)load_u16(p);
-}
-
-/* The F16 factors of the 8 blocks of a chunk, `bytes` apart. */
-INLINE __m256 block_factors(const uint8_t *w, size_t bytes)
-{
-    return _mm256_cvtph_ps(_mm_setr_epi16(half_at(w), half_at(w + bytes), half_at(w + 2 * bytes),
-                                          half_at(w + 3 * bytes), half_at(w + 4 * bytes), half_at(w + 5 * bytes),
-                                          half_at(w + 6 * bytes), half_at(w + 7 * bytes)));
-}
-
-INLINE scales weight_scales(dtype type, const uint8_t *w)
-{
-    scales s = {{_mm256_setzero_ps(), _mm256_setzero_ps()}};
-    switch (type) {
-    case DTYPE_Q4_0:
-        s.v[0] = block_factors(w, Q4_0_BYTES);
-        break;
-    case DTYPE_Q8_0:
-        s.v[0] = block_factors(w, Q8_0_BYTES);
-        break;
-    case DTYPE_Q5_0:
-        s.v[0] = block_factors(w, Q5_0_BYTES);
-        break;
-    case DTYPE_Q4_1: /* the minima second: see weight_min */
-        s.v[0] = block_factors(w, Q4_1_BYTES);
-        s.v[1] = block_factors(w + 2, Q4_1_BYTES);
-        break;
-    case DTYPE_Q5_1:
-        s.v[0] = block_factors(w, Q5_1_BYTES);
-        s.v[1] = block_factors(w + 2, Q5_1_BYTES);
-        break;
-    case DTYPE_Q4_K:
-    case DTYPE_Q5_K:
-        q4_k_factors(w, &s.v[0], &s.v[1]);
-        break;
-    default:
-        s.v[0] = v_mul(v_load_i8(w + Q6_K_SCALES), broadcast_f16(w + Q6_K_D));
-        s.v[1] = v_mul(v_load_i8(w + Q6_K_SCALES + VL), broadcast_f16(w + Q6_K_D));
-    }
-    return s;
-}
-
-INLINE bool has_min(dtype type)
-{
-    return type != DTYPE_Q8_0 && type != DTYPE_Q6_K;
-}
-
-/* What scale_sum is multiplied with. */
-INLINE vf weight_min(dtype type, scales ws)
-{
-    if (type == DTYPE_Q4_0) return v_mul(ws.v[0], v_set1(-8));
-    return type == DTYPE_Q5_0 ? v_mul(ws.v[0], v_set1(-16)) : ws.v[1];
-}
-
-INLINE vf load_sums(const uint8_t *p)
-{
-    return v_load(p);
-}
-
-INLINE scales activation_scales(dtype type, const uint8_t *p)
-{
-    const vf s = v_load(p);
-    if (type != DTYPE_Q6_K) return (scales){{s, s}};
-    return (scales){{_mm256_permutevar8x32_ps(s, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
-                     _mm256_permutevar8x32_ps(s, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7))}};
-}
-
-INLINE scales scales_mul(scales a, scales b)
-{
-    return (scales){{v_mul(a.v[0], b.v[0]), v_mul(a.v[1], b.v[1])}};
-}
-
-/* The scale of each of the 8 sums of step k. */
-INLINE vf expand(dtype type, scales s, size_t k)
-{
-    const int q = 2 * ((int)k % 4), lo = type == DTYPE_Q6_K ? q : (int)k, hi = type == DTYPE_Q6_K ? q + 1 : (int)k;
-    const vf source = type == DTYPE_Q6_K ? s.v[k / 4] : s.v[0];
-    return _mm256_permutevar8x32_ps(source, _mm256_setr_epi32(lo, lo, lo, lo, hi, hi, hi, hi));
-}
-
-#include "tensor/simd_dot.h"
 
 void rows_dot_avx2(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
                    float *const *out, size_t tokens, const void *next)
