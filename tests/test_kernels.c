@@ -291,7 +291,7 @@ enum { BLOCK_ROWS = 32 };
 
 static bool accumulates_integers(const kernels *k, dtype type)
 {
-    return !strcmp(k->isa, "avx512") && dtype_get(type)->quantized;
+    return strcmp(k->isa, "ref") && dtype_get(type)->quantized;
 }
 
 /* Each column on its own, or all of them where `error_bound` is not 0. */
