@@ -84,4 +84,9 @@ for option in '' --no-mmap; do
     check 'and again' fails_soon
     check 'it ends well' ends_well
 done
+cp models/demo-olmoe-q8_0.gguf "$model"
+check 'a server starts with everything in memory' start --context 256 --slots 2 --no-mmap
+check 'its file is cut' cut
+check 'it answers all the same' use_several
+check 'it ends well' ends_well
 echo "1..$n"
