@@ -171,12 +171,25 @@ static void test_temperature(void **state)
     assert_true(hparams_score_scale(&hp, 0) == hparams_score_scale(&hp, 100000));
 }
 
+static void test_drafts(void **state)
+{
+    (void)state;
+    hparams hp;
+    for (uint32_t n = 0; n <= 1; n++) {
+        begin(true, 1);
+        put_u32_key("deepseek2.nextn_predict_layers", n);
+        assert_int_equal(read_all(&hp), n == 0 ? MP_OK : MP_E_UNSUPPORTED);
+    }
+    assert_message(read_all(&hp), MP_E_UNSUPPORTED, "nextn_predict_layers is 1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scaling),
         cmocka_unit_test(test_factor),
         cmocka_unit_test(test_temperature),
+        cmocka_unit_test(test_drafts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -261,10 +261,23 @@ static mp_status read_experts(mp_model *m, mp_error *err)
     return read_routing(m, err);
 }
 
+/* The last blocks of such a file draft tokens: they are no layers of the model. */
+static mp_status refuse_drafts(const mp_model *m, mp_error *err)
+{
+    char key[KEY_MAX];
+    uint32_t n = 0;
+    if (gguf_has(m->file, key_of(m, "nextn_predict_layers", key))) MP_TRY(gguf_get_u32(m->file, key, &n, err));
+    if (n == 0) return MP_OK;
+    return status_fail(err, MP_E_UNSUPPORTED,
+                       "%s: %s is %u: files with blocks that predict further tokens are not supported",
+                       gguf_path(m->file), key, n);
+}
+
 mp_status hparams_read(mp_model *m, mp_error *err)
 {
     hparams *hp = &m->hp;
     MP_TRY(read_arch(m, err));
+    MP_TRY(refuse_drafts(m, err));
     MP_TRY(read_u32(m, "block_count", 1, 1024, &hp->n_layers, err));
     MP_TRY(read_u32(m, "embedding_length", 1, 1u << 16, &hp->n_embd, err));
     MP_TRY(read_u32(m, "context_length", 1, 1u << 24, &hp->n_ctx, err));
