@@ -12,13 +12,6 @@ enum {
     TILE_ROWS = 16,
 };
 
-/* Decoded scales of a tile, by type:
- *   Q8_0, Q4_0, Q5_0   [unit][row]
- *   Q4_1, Q5_1         [unit][row] the step and [8 + unit][row] the base of x = step q + base
- *   Q4_K, Q5_K         [row][unit] the step and [row][8 + unit] the base
- *   Q6_K               [row][run], two runs of 16 columns a unit */
-typedef float tile_scales[16][16];
-
 /* A call of rows_accumulate. */
 typedef struct accumulate_args {
     size_t width, stride, rows;

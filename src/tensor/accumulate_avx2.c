@@ -17,9 +17,8 @@
 enum { ONE_UNITS = 2, MANY_UNITS = 1, TILE_TOKENS = 2 };
 
 /* Columns of unit `unit` of the strip at `row`. */
-INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (*s)[16], size_t j, vf *w)
+INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, vf *w)
 {
-    (void)s, (void)j;
 #pragma GCC unroll 4
     for (size_t v = 0; v < UNIT / VL; v++) {
         const size_t i = UNIT * unit + v * VL;
@@ -27,21 +26,6 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (
                : type == DTYPE_F16 ? v_load_f16(row + 2 * i)
                                    : v_load_bf16(row + 2 * i);
     }
-}
-
-INLINE void decode_q4_k(const uint8_t *block, float *out)
-{
-    vf step, base;
-    q4_k_factors(block, &step, &base);
-    v_store(out, step);
-    v_store(out + VL, base);
-}
-
-INLINE void decode_q6_k(const uint8_t *block, float *out)
-{
-    const vf d = broadcast_f16(block + Q6_K_D);
-    v_store(out, v_mul(v_load_i8(block + Q6_K_SCALES), d));
-    v_store(out + VL, v_mul(v_load_i8(block + Q6_K_SCALES + VL), d));
 }
 
 #include "tensor/simd_accumulate.h"

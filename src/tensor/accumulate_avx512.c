@@ -15,9 +15,8 @@
 enum { ONE_UNITS = 8, MANY_UNITS = 2, TILE_TOKENS = FACTOR_TOKENS };
 
 /* Columns of unit `unit` of the strip at `row`. */
-INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (*s)[16], size_t j, vf *w)
+INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, vf *w)
 {
-    (void)s, (void)j;
     row += block_bytes(type) * UNIT * unit;
 #pragma GCC unroll 2
     for (size_t i = 0; i < 2; i++) {
@@ -26,16 +25,6 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, const float (
         else
             w[i] = type == DTYPE_F16 ? v_load_f16(row + 32 * i) : v_load_bf16(row + 32 * i);
     }
-}
-
-INLINE void decode_q4_k(const uint8_t *block, float *out)
-{
-    v_store(out, q4_k_factors(block));
-}
-
-INLINE void decode_q6_k(const uint8_t *block, float *out)
-{
-    v_store(out, v_mul(v_load_i8(block + Q6_K_SCALES), broadcast_f16(block + Q6_K_D)));
 }
 
 #include "tensor/simd_accumulate.h"

@@ -30,12 +30,6 @@ INLINE vf broadcast_f32(const uint8_t *p)
     return v_set1(load_f32(p));
 }
 
-/* Runs with a scale of their own in `runs` of 32. */
-INLINE size_t scaled_runs(dtype type, size_t runs)
-{
-    return type == DTYPE_Q6_K ? 2 * runs : runs;
-}
-
 /* What the integer sums of a chunk's runs begin with, one for each scaled run. */
 INLINE void chunk_starts(dtype type, const token *x, size_t runs, int32_t *out)
 {

@@ -14,25 +14,9 @@
 
 #include "tensor/simd_avx512.h"
 
+#include "tensor/runs.h"
+
 typedef __m512i vi;
-
-enum { RUN = 32, CHUNK = 256, CHUNK_RUNS = CHUNK / RUN };
-
-/* Blocks of 256 */
-INLINE bool is_k(dtype type)
-{
-    return type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K;
-}
-
-INLINE size_t chunk_bytes(dtype type)
-{
-    return block_bytes(type) * (is_k(type) ? 1 : CHUNK_RUNS);
-}
-
-INLINE bool has_min(dtype type)
-{
-    return type == DTYPE_Q4_1 || type == DTYPE_Q5_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K;
-}
 
 INLINE int run_offset(dtype type)
 {

@@ -177,32 +177,9 @@ INLINE double vd_sum(vd sum)
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 
-/* F16 at `count` <= 16 places, `stride` bytes apart. */
-INLINE void f16_column(const uint8_t *p, size_t stride, size_t count, float *out)
-{
-    uint16_t halves[2 * VL] = {0};
-    for (size_t i = 0; i < count; i++) halves[i] = load_u16(p + i * stride);
-    v_store(out, v_load_f16(halves));
-    v_store(out + VL, v_load_f16(halves + VL));
-}
-
 INLINE vf broadcast_f16(const uint8_t *p)
 {
     return _mm256_cvtph_ps(_mm_set1_epi16((short)load_u16(p)));
-}
-
-INLINE vf bytes_to_floats(uint64_t bytes)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)bytes)));
-}
-
-/* Of a Q4_K or Q5_K block: the scales d s_r of its eight runs, and -dmin m_r. */
-INLINE void q4_k_factors(const uint8_t *block, vf *step, vf *base)
-{
-    uint64_t scale, min;
-    q4_k_scales(block + Q4_K_SCALES, &scale, &min);
-    *step = v_mul(bytes_to_floats(scale), broadcast_f16(block));
-    *base = v_mul(bytes_to_floats(min), _mm256_xor_ps(broadcast_f16(block + Q4_K_DMIN), v_set1(-0.0f)));
 }
 
 #endif

@@ -171,31 +171,9 @@ INLINE double vd_sum(vd sum)
     return _mm512_reduce_add_pd(_mm512_add_pd(sum.lo, sum.hi));
 }
 
-/* F16 at `count` <= 16 places, `stride` bytes apart, into out [16], zeros after them. Reads two bytes more at every
- * place. */
-INLINE void f16_column(const uint8_t *p, size_t stride, size_t count, float *out)
-{
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i at = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)stride));
-    const __m512i words = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), part(count), at, p, 1);
-    v_store(out, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)));
-}
-
 INLINE vf broadcast_f16(const uint8_t *p)
 {
     return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(p))));
-}
-
-/* Of a Q4_K or Q5_K block: the scales d s_r of its eight runs in the low half, -dmin m_r in the high half. */
-INLINE vf q4_k_factors(const uint8_t *block)
-{
-    uint64_t scale, min;
-    q4_k_scales(block + Q4_K_SCALES, &scale, &min);
-    const __m512i levels = _mm512_cvtepu8_epi32(_mm_set_epi64x((long long)min, (long long)scale));
-    const vf both = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi32_si128((int)load_u32(block)))); /* d, dmin */
-    const vf factor = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), both);
-    const vf sign = _mm512_setr_ps(0, 0, 0, 0, 0, 0, 0, 0, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f);
-    return v_mul(_mm512_cvtepi32_ps(levels), _mm512_xor_ps(factor, sign));
 }
 
 #endif
