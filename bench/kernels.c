@@ -5,10 +5,11 @@
  *
  * A sub-expert is 32 neurons of a model with d = 2048: rows_dot takes its 64 gate and up rows, rows_accumulate its 32
  * down rows in tiles of 256 columns. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
- * larger than a cache), and each call is told the next one, as the engine does. GB/s are bytes of weights, counted once
- * however many tokens share them. "of limit" is the time that reading the weights or multiplying alone would take,
- * whichever is longer, over the time it took; where all fits a cache (a small N) reading counts as free. Times are the
- * thread's CPU time, so that other programs on the machine only disturb through caches and memory. */
+ * larger than a cache), and each call is told the next one, as the engine does. "r16": rows interleaved by sixteen.
+ * GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the time that reading the
+ * weights or multiplying alone would take, whichever is longer, over the time it took; where all fits a cache (a small
+ * N) reading counts as free. Times are the thread's CPU time, so that other programs on the machine only disturb
+ * through caches and memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "tensor/kernels.h"
+#include "tensor/rows16.h"
 
 enum { D = 2048, NEURONS = 32, WIDTH = 256, MAX_TOKENS = 32 };
 enum { HUGE_PAGE = 2 << 20, FITS_A_CACHE = 2 << 20 };
@@ -28,6 +30,7 @@ static const double SECONDS = 0.2; /* of each measurement */
 typedef struct bench {
     const kernels *k;
     const dtype_traits *traits;
+    dtype stored; /* the same, or its interleaved form */
     uint8_t *memory;
     size_t bytes, part_bytes, parts; /* a part: what one kernel call works on */
     uint32_t *order;
@@ -149,6 +152,14 @@ static double peak_of(const char *isa, bool integers)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
+static void interleave(const bench *b)
+{
+    const size_t bytes = ROWS16 * dtype_row_bytes(b->traits->type, D);
+    uint8_t *scratch = must_alloc(bytes);
+    for (size_t at = 0; at < b->part_bytes; at += bytes) rows16_interleave(b->traits->type, D, b->memory + at, scratch);
+    free(scratch);
+}
+
 /* Fills the buffer with copies of one quantized part of `count` elements and shuffles the order of visits. */
 static void prepare(bench *b, size_t count)
 {
@@ -159,6 +170,7 @@ static void prepare(bench *b, size_t count)
     b->part_bytes = dtype_row_bytes(b->traits->type, count);
     b->parts = b->bytes / b->part_bytes;
     dtype_from_f32(b->traits->type, part, b->memory, count);
+    if (dtype_is_r16(b->stored)) interleave(b);
     for (size_t i = 1; i < b->parts; i++) memcpy(b->memory + i * b->part_bytes, b->memory, b->part_bytes);
     b->order = must_alloc(b->parts * sizeof *b->order);
     for (size_t i = 0; i < b->parts; i++) b->order[i] = (uint32_t)i;
@@ -172,7 +184,7 @@ static void prepare(bench *b, size_t count)
 
 static void dot_part(const bench *b, const uint8_t *w, const uint8_t *next, size_t tokens)
 {
-    b->k->rows_dot(b->traits->type, D, w, dtype_row_bytes(b->traits->type, D), 2 * NEURONS, b->x, b->y, tokens, next);
+    b->k->rows_dot(b->stored, D, w, dtype_row_bytes(b->traits->type, D), 2 * NEURONS, b->x, b->y, tokens, next);
 }
 
 static void accumulate_part(const bench *b, const uint8_t *w, const uint8_t *next, size_t tokens)
@@ -244,16 +256,33 @@ static void free_tokens(bench *b)
     for (size_t t = 0; t < MAX_TOKENS; t++) free((void *)b->x[t]);
 }
 
+typedef struct product {
+    const char *name;
+    bool interleaved;
+    void (*part)(const bench *, const uint8_t *, const uint8_t *, size_t);
+    size_t rows;
+} product;
+
+static const product PRODUCTS[] = {
+    {"rows_dot", false, dot_part, 2 * NEURONS},
+    {"rows_dot r16", true, dot_part, 2 * NEURONS},
+    {"rows_accumulate", false, accumulate_part, NEURONS},
+};
+
 static void run_type(bench *b, const char *isa_wanted)
 {
-    for (int product = 0; product < 2; product++) {
-        const size_t elements = (size_t)(product ? 1 : 2) * NEURONS * D;
+    for (const product *p = PRODUCTS; p < PRODUCTS + sizeof PRODUCTS / sizeof *PRODUCTS; p++) {
+        const dtype r16 = rows16_type(b->traits->type);
+        if (p->interleaved && r16 == DTYPE_NONE) continue;
+        b->stored = p->interleaved ? r16 : b->traits->type;
+        const size_t elements = p->rows * D;
         prepare(b, elements);
         for (const char *const *isa = kernels_available(); *isa; isa++) {
             if (isa_wanted && strcmp(isa_wanted, *isa)) continue;
             b->k = kernels_get(*isa);
-            fill_tokens(b, product == 0 && b->traits->quantized);
-            measure(b, product ? "rows_accumulate" : "rows_dot", product ? accumulate_part : dot_part, elements);
+            if (p->interleaved && !b->k->rows16) continue;
+            fill_tokens(b, p->part == dot_part && b->traits->quantized);
+            measure(b, p->name, p->part, elements);
             free_tokens(b);
         }
         free(b->order);

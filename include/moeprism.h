@@ -72,8 +72,9 @@ typedef struct mp_model mp_model;
 typedef struct mp_model_params {
     uint32_t override_experts; /* run this many experts per token instead of the file's; whole models only */
     bool vocab_only;           /* only the text functions: any architecture, no engine, info holds path and n_vocab */
-    bool no_mmap; /* engines run on a copy in memory instead of the mapped file: the first takes longer to open, all run
-                     faster. Where a cap keeps experts on disk, the copy is of everything else, with or without this */
+    bool no_mmap; /* engines run on a copy in memory instead of the mapped file, arranged for the kernels of the first
+                     (others must use the same): that one takes longer to open, all run faster. Where a cap keeps
+                     experts on disk, the copy is of everything else, with or without this, and as in the file */
 } mp_model_params;
 
 typedef struct mp_model_info {

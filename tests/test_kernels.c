@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "tensor/kernels.h"
+#include "tensor/rows16.h"
 
 enum { MAX_ROWS = 35, MAX_TOKENS = 21 };
 #define SENTINEL 12345.0f
@@ -282,6 +283,105 @@ static void test_rows_dot_extremes(void **state)
 {
     (void)state;
     for_each_isa(dot_extremes_isa);
+}
+
+/* ---- interleaved rows ---------------------------------------------------------------------------------------- */
+
+enum { SIXTEENS = 3, INTERLEAVED_ROWS = SIXTEENS * ROWS16 };
+
+/* Rows plain and, at an odd address, interleaved. */
+typedef struct twins {
+    dtype type;
+    size_t n, stride;
+    uint8_t *plain, *memory, *w;
+} twins;
+
+static twins twins_new(rng *r, dtype type, size_t n)
+{
+    twins m = {.type = type, .n = n, .stride = dtype_row_bytes(type, n)};
+    const size_t bytes = INTERLEAVED_ROWS * m.stride;
+    m.plain = malloc(bytes);
+    m.memory = malloc(bytes + 1);
+    m.w = m.memory + 1;
+    uint8_t *scratch = malloc(ROWS16 * m.stride);
+    for (size_t row = 0; row < INTERLEAVED_ROWS; row++) {
+        float *x = random_floats(r, n);
+        dtype_from_f32(type, x, m.plain + row * m.stride, n);
+        free(x);
+    }
+    memcpy(m.w, m.plain, bytes);
+    for (size_t i = 0; i < SIXTEENS; i++) rows16_interleave(type, n, m.w + i * ROWS16 * m.stride, scratch);
+    free(scratch);
+    return m;
+}
+
+static void twins_free(twins *m)
+{
+    free(m->plain);
+    free(m->memory);
+}
+
+/* Any row comes back, whole and from its second chunk on. */
+static void assert_rows_come_back(const twins *m)
+{
+    float *x = malloc(m->n * sizeof *x), *back = malloc(m->n * sizeof *back);
+    for (size_t row = 0; row < INTERLEAVED_ROWS; row++) {
+        const uint8_t *group = m->w + row / ROWS16 * ROWS16 * m->stride;
+        const size_t from = m->n > 256 ? 256 : 0;
+        dtype_to_f32(m->type, m->plain + row * m->stride, x, m->n);
+        rows16_to_f32(rows16_type(m->type), m->n, group, row % ROWS16, 0, back, m->n);
+        assert_memory_equal(back, x, m->n * sizeof *x);
+        rows16_to_f32(rows16_type(m->type), m->n, group, row % ROWS16, from, back, m->n - from);
+        assert_memory_equal(back, x + from, (m->n - from) * sizeof *x);
+    }
+    free(x);
+    free(back);
+}
+
+static void interleaved_dot(const kernels *k, const twins *m, const tokens *x, size_t rows, size_t n_tokens)
+{
+    outputs got = outputs_new(INTERLEAVED_ROWS, NULL), expected = outputs_new(INTERLEAVED_ROWS, NULL);
+    k->rows_dot(rows16_type(m->type), m->n, m->w, m->stride, rows, x->x, got.row, n_tokens, NULL);
+    k->rows_dot(m->type, m->n, m->plain, m->stride, rows, x->x, expected.row, n_tokens, NULL);
+    for (size_t t = 0; t < MAX_TOKENS; t++)
+        assert_memory_equal(got.row[t], expected.row[t], (INTERLEAVED_ROWS + 1) * sizeof(float));
+    outputs_free(&got);
+    outputs_free(&expected);
+}
+
+static void interleaved_of_type(const kernels *k, dtype type)
+{
+    const dtype_traits *traits = dtype_get(type);
+    rng r;
+    rng_init(&r, 12);
+    for (const size_t *length = lengths_of(traits); *length; length++) {
+        twins m = twins_new(&r, type, *length * traits->block);
+        tokens x = tokens_new(&r, k, traits, m.n);
+        assert_rows_come_back(&m);
+        for (size_t rows = 0; rows <= INTERLEAVED_ROWS; rows += ROWS16)
+            for (size_t t = 0; t <= MAX_TOKENS; t++) interleaved_dot(k, &m, &x, rows, t);
+        tokens_free(&x);
+        twins_free(&m);
+    }
+}
+
+static void interleaved_isa(const kernels *k)
+{
+    size_t types = 0;
+    if (!k->rows16 && strcmp(k->isa, "ref") != 0) return;
+    for (size_t i = 0; i < N_TYPES; i++)
+        if (rows16_type(TYPES[i]) != DTYPE_NONE) {
+            assert_int_equal(dtype_plain(rows16_type(TYPES[i])), TYPES[i]);
+            interleaved_of_type(k, TYPES[i]);
+            types++;
+        }
+    assert_int_equal(types, 5);
+}
+
+static void test_rows_dot_interleaved(void **state)
+{
+    (void)state;
+    for_each_isa(interleaved_isa);
 }
 
 /* ---- rows_accumulate ----------------------------------------------------------------------------------------- */
@@ -718,6 +818,7 @@ int main(void)
         cmocka_unit_test(test_rows_dot),
         cmocka_unit_test(test_rows_dot_bits),
         cmocka_unit_test(test_rows_dot_extremes),
+        cmocka_unit_test(test_rows_dot_interleaved),
         cmocka_unit_test(test_rows_accumulate),
         cmocka_unit_test(test_rows_accumulate_bits),
         cmocka_unit_test(test_norm_and_swiglu),

@@ -179,3 +179,8 @@ mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave
     }
     return map->len > at ? copy_pages(&job, at, map->len) : MP_OK;
 }
+
+void file_map_write_protect(const file_map *map, bool on)
+{
+    if (map->has_copies) mprotect((void *)(uintptr_t)map->data, map->len, on ? PROT_READ : PROT_READ | PROT_WRITE);
+}

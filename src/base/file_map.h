@@ -46,6 +46,9 @@ void file_map_close(file_map *map);
 mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
                         void *user, mp_error *err);
 
+/* Whether copies may be written to; at first they may not. All of the mapping must be copied. */
+void file_map_write_protect(const file_map *map, bool on);
+
 /* Reads bytes [offset, offset + len) of the file itself into `to` [len]; MP_E_IO where they are not there. */
 mp_status file_map_read(const file_map *map, const char *path, uint64_t offset, size_t len, void *to, mp_error *err);
 

@@ -136,7 +136,7 @@ mp_status disk_open(mp_engine *e, mp_error *err)
         MP_TRY(status);
         if (p->prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-p->prefer_resident);
     }
-    MP_TRY(model_settle(m, p->memory, e->params.progress, e->params.user, err));
+    MP_TRY(model_settle(m, p->memory, e->x.k, e->params.progress, e->params.user, err));
     if (e->moe.disk.wanted) e->moe.disk.proxies = model_proxies(m);
     return MP_OK;
 }

@@ -10,7 +10,7 @@
 
 bool tensor_is_quantized(const tensor *t)
 {
-    return t->data && dtype_get(t->type)->quantized;
+    return t->data && dtype_get(dtype_plain(t->type))->quantized;
 }
 
 void acts_layout(arena *a, acts *x, size_t width, size_t cap)

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "tensor/rows16.h"
 
 /* ---- check ---- */
 
@@ -71,8 +72,13 @@ void engine_embed(mp_engine *e, float *h)
 {
     const tensor *w = &e->model->embed;
     const float scale = e->model->hp.embedding_scale;
-    for (size_t t = 0; t < e->n; t++)
-        dtype_to_f32(w->type, tensor_row(w, 0, (uint32_t)e->batch[t].token), h + t * w->cols, w->cols);
+    for (size_t t = 0; t < e->n; t++) {
+        const uint32_t row = (uint32_t)e->batch[t].token, lane = row % ROWS16;
+        if (dtype_is_r16(w->type))
+            rows16_to_f32(w->type, w->cols, tensor_row(w, 0, row - lane), lane, 0, h + t * w->cols, w->cols);
+        else
+            dtype_to_f32(w->type, tensor_row(w, 0, row), h + t * w->cols, w->cols);
+    }
     for (size_t i = 0; scale != 1 && i < e->n * w->cols; i++) h[i] *= scale;
 }
 

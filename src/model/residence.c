@@ -13,6 +13,7 @@
 struct model_residence {
     pthread_mutex_t lock;
     bool others, experts; /* under the lock: these are in memory of our own */
+    bool arranged;        /* and arranged for kernels that take interleaved rows */
     proxy_rows proxies;   /* once others are and experts are not */
 };
 
@@ -74,10 +75,12 @@ static bool tell_loaded(void *user, uint64_t done, uint64_t total)
     return !job->progress || job->progress(job->user, &now);
 }
 
-/* With the lock held. */
-static mp_status bring(const mp_model *m, bool capped, load_job *job, mp_error *err)
+/* With the lock held. All weights of a model that come into memory at once are arranged: no engine runs yet, so their
+ * views may change with what they view. */
+static mp_status bring(const mp_model *m, bool capped, const kernels *k, load_job *job, mp_error *err)
 {
     model_residence *r = m->residence;
+    const bool first = !r->others;
     file_bytes *leave = NULL;
     size_t n = 0;
     if (capped) MP_TRY(list_experts(m, &leave, &n, err));
@@ -90,10 +93,21 @@ static mp_status bring(const mp_model *m, bool capped, load_job *job, mp_error *
     }
     r->others = true;
     r->experts = !capped;
-    return MP_OK;
+    if (capped || !first) return MP_OK;
+    r->arranged = k->rows16;
+    return model_arrange((mp_model *)(uintptr_t)m, k, err);
 }
 
-mp_status model_settle(const mp_model *m, uint64_t memory, mp_progress_fn progress, void *user, mp_error *err)
+static mp_status check_arranged(const mp_model *m, const kernels *k, mp_error *err)
+{
+    if (!m->residence->arranged || k->rows16) return MP_OK;
+    return status_fail(err, MP_E_INVALID,
+                       "%s: its weights were arranged in memory for another engine's kernels, which '%s' cannot read",
+                       gguf_path(m->file), k->isa);
+}
+
+mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, mp_progress_fn progress, void *user,
+                       mp_error *err)
 {
     model_residence *r = m->residence;
     const bool capped = model_is_capped(m, memory);
@@ -106,7 +120,8 @@ mp_status model_settle(const mp_model *m, uint64_t memory, mp_progress_fn progre
                              "%s: its experts are in memory already, for another engine: a cap would save nothing",
                              gguf_path(m->file));
     else if (capped ? !r->others : !r->experts)
-        status = bring(m, capped, &job, err);
+        status = bring(m, capped, k, &job, err);
+    if (!status) status = check_arranged(m, k, err);
     pthread_mutex_unlock(&r->lock);
     return status;
 }

@@ -169,7 +169,7 @@ static uint32_t file_type(dtype type)
         return 18;
     case DTYPE_BF16:
         return 32;
-    case DTYPE_NONE:
+    default:
         break;
     }
     return 1024; /* guessed */

@@ -24,12 +24,12 @@ INLINE size_t panel_from(dtype type)
 INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
 {
     size_t r = 0;
-    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, PANEL_GROUPS, a, r, t0, tokens);
+    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, false, PANEL_GROUPS, a, r, t0, tokens);
     if (r == a->rows) return;
     if (a->rows - r <= LANES)
-        panel_rows(type, 1, a, a->rows - LANES, t0, tokens);
+        panel_rows(type, false, 1, a, a->rows - LANES, t0, tokens);
     else
-        panel_rows(type, PANEL_GROUPS, a, a->rows - PANEL_ROWS, t0, tokens);
+        panel_rows(type, false, PANEL_GROUPS, a, a->rows - PANEL_ROWS, t0, tokens);
 }
 
 /* Rows r and on for one token: 16 at a time, then fours, the last of which overlaps those before. Fewer than four in
@@ -68,7 +68,10 @@ void rows_dot_avx512(dtype type, size_t n, const void *w, size_t w_stride, size_
                      float *const *out, size_t tokens, const void *next)
 {
     const dot_args a = {n, w, w_stride, rows, x, out, next ? next : w};
-    run_type(type, &a, tokens);
+    if (dtype_is_r16(type))
+        rows16_dot_avx512(type, &a, tokens);
+    else
+        run_type(type, &a, tokens);
 }
 
 void quantize_act_avx512(const float *x, size_t n, void *out)

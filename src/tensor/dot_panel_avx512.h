@@ -5,7 +5,7 @@
 #ifndef TENSOR_DOT_PANEL_AVX512_H
 #define TENSOR_DOT_PANEL_AVX512_H
 
-#include "tensor/lanes_avx512.h"
+#include "tensor/rows16_avx512.h"
 
 enum { PANEL_GROUPS = 2, PANEL_ROWS = PANEL_GROUPS * LANES, PANEL_TOKENS = 4, PANEL_PASS = 128 };
 
@@ -17,7 +17,7 @@ typedef struct panel_group {
 
 typedef float panel_sums[PANEL_GROUPS][LANES];
 
-INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs, panel_group *p)
+INLINE void panel_unpack(dtype type, const uint8_t *w, size_t stride, size_t runs, panel_group *p)
 {
     raw_scales raw;
     raw_load(type, w, stride, runs, &raw);
@@ -39,6 +39,18 @@ INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs,
         }
     }
     decode_scales(type, &raw, &p->s);
+}
+
+/* The same from interleaved rows. */
+INLINE void panel_unpack_r16(dtype type, const r16_chunk *c, size_t runs, panel_group *p)
+{
+    r16_scales(type, c, runs, &p->s);
+#pragma GCC unroll 1
+    for (size_t i = 0; i < runs; i += runs_together(type))
+#pragma GCC unroll 4
+        for (size_t k = 0; k < runs_together(type); k++)
+#pragma GCC unroll 8
+            for (size_t e = 0; e < 8; e++) p->w[(i + k) * 8 + e] = r16_word(type, c, i, k, e);
 }
 
 /* T tokens over a chunk of G groups. */
@@ -70,22 +82,24 @@ INLINE void panel_tokens(dtype type, size_t T, size_t G, const panel_group *p, s
     for (size_t i = 0; i < T * G; i++) v_store(sums[i / G][i % G], sum[i / G][i % G]);
 }
 
-/* Asks for a chunk of rows [from, to) that comes next. */
-INLINE void panel_ask(dtype type, const uint8_t *w, size_t stride, size_t from, size_t to)
+/* Asks for a chunk of rows [from, to) that comes next: of interleaved ones, for as many bytes. */
+INLINE void panel_ask(dtype type, bool r16, const uint8_t *w, size_t stride, size_t from, size_t to)
 {
-    for (size_t r = from; r < to; r++)
+    for (size_t r = from; r < to; r++) {
+        const uint8_t *row = w + (r16 ? r / LANES * LANES * stride + r % LANES * chunk_bytes(type) : r * stride);
 #pragma GCC unroll 5
-        for (size_t b = 0; b < chunk_bytes(type) + 63; b += 64) __builtin_prefetch(w + r * stride + b, 0, 2);
+        for (size_t b = 0; b < chunk_bytes(type) + 63; b += 64) __builtin_prefetch(row + b, 0, 2);
+    }
 }
 
 /* All tokens over a chunk; between them the next one, at `next`, is asked for: a few rows at a time, since there are
  * but so many requests under way. */
-INLINE void panel_chunk(dtype type, size_t G, const panel_group *p, size_t runs, const dot_args *a, size_t c, size_t t0,
-                        size_t tokens, const uint8_t *next, panel_sums *sums)
+INLINE void panel_chunk(dtype type, bool r16, size_t G, const panel_group *p, size_t runs, const dot_args *a, size_t c,
+                        size_t t0, size_t tokens, const uint8_t *next, panel_sums *sums)
 {
     for (size_t t = 0; t < tokens;) {
         const size_t T = t + PANEL_TOKENS <= tokens ? PANEL_TOKENS : 1;
-        panel_ask(type, next, a->w_stride, G * LANES * t / tokens, G * LANES * (t + T) / tokens);
+        panel_ask(type, r16, next, a->w_stride, G * LANES * t / tokens, G * LANES * (t + T) / tokens);
         token x[PANEL_TOKENS];
         int32_t starts[PANEL_TOKENS][STARTS] __attribute__((aligned(64)));
         for (size_t i = 0; i < T; i++) {
@@ -100,20 +114,27 @@ INLINE void panel_chunk(dtype type, size_t G, const panel_group *p, size_t runs,
     }
 }
 
-/* G groups of 16 rows from r0 on. */
-INLINE void panel_rows(dtype type, size_t G, const dot_args *a, size_t r0, size_t t0, size_t tokens)
+/* G groups of 16 rows from r0 on, interleaved or not. */
+INLINE void panel_rows(dtype type, bool r16, size_t G, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
     const uint8_t *w = a->w + r0 * a->w_stride,
                   *below = r0 + G * LANES < a->rows ? w + G * LANES * a->w_stride : a->next;
     panel_sums sums[PANEL_PASS] __attribute__((aligned(64)));
     panel_group p[PANEL_GROUPS];
+    const size_t bytes = chunk_bytes(type) * (r16 ? LANES : 1); /* from chunk to chunk */
     memset(sums, 0, tokens * sizeof *sums);
     for (size_t c = 0; c < a->n; c += CHUNK) {
         const size_t left = a->n - c, runs = left < CHUNK ? left / RUN : CHUNK_RUNS;
-        for (size_t g = 0; g < G; g++)
-            panel_pack(type, w + g * LANES * a->w_stride + c / CHUNK * chunk_bytes(type), a->w_stride, runs, &p[g]);
-        const uint8_t *next = left > CHUNK ? w + (c / CHUNK + 1) * chunk_bytes(type) : below;
-        panel_chunk(type, G, p, runs, a, c, t0, tokens, next, sums);
+        for (size_t g = 0; g < G; g++) {
+            const uint8_t *rows = w + g * LANES * a->w_stride;
+            const r16_chunk from = r16_at(type, rows, a->n, c);
+            if (r16)
+                panel_unpack_r16(type, &from, runs, &p[g]);
+            else
+                panel_unpack(type, rows + c / CHUNK * bytes, a->w_stride, runs, &p[g]);
+        }
+        const uint8_t *next = left > CHUNK ? w + (c / CHUNK + 1) * bytes : below;
+        panel_chunk(type, r16, G, p, runs, a, c, t0, tokens, next, sums);
     }
     for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], G * sizeof *sums[t]);
 }

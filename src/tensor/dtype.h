@@ -22,7 +22,25 @@ typedef enum dtype {
     DTYPE_Q6_K = 14,
     DTYPE_BF16 = 30,
     DTYPE_NONE = -1,
+    /* rows interleaved by sixteen (rows16.h): in memory only, never in a file */
+    DTYPE_R16 = 256,
+    DTYPE_Q4_0_R16 = DTYPE_R16 + DTYPE_Q4_0,
+    DTYPE_Q8_0_R16 = DTYPE_R16 + DTYPE_Q8_0,
+    DTYPE_Q4_K_R16 = DTYPE_R16 + DTYPE_Q4_K,
+    DTYPE_Q5_K_R16 = DTYPE_R16 + DTYPE_Q5_K,
+    DTYPE_Q6_K_R16 = DTYPE_R16 + DTYPE_Q6_K,
 } dtype;
+
+static inline bool dtype_is_r16(dtype type)
+{
+    return type >= DTYPE_R16;
+}
+
+/* The type of the same rows one after the other; everything below takes this one. */
+static inline dtype dtype_plain(dtype type)
+{
+    return dtype_is_r16(type) ? (dtype)(type - DTYPE_R16) : type;
+}
 
 typedef struct dtype_traits {
     dtype type;

@@ -13,6 +13,7 @@
 
 typedef struct kernels {
     const char *isa; /* "ref", "avx2", "avx512" */
+    bool rows16;     /* rows_dot is made for interleaved rows (rows16.h), too */
 
     /* Activations for quantized weights: x [n] into `out` [kernels_act_bytes(n)], n a multiple of 32: per block of 32 a
      * signed 8-bit vector, its F32 scale and the F32 value scale * sum, of the block and of its halves. */
@@ -20,8 +21,9 @@ typedef struct kernels {
 
     /* out[t][r] = sum_i W[r][i] * x[t][i], r in [0, rows), t in [0, tokens).
      * W: `rows` rows of n elements of `type`, w_stride bytes apart, at any byte address. x[t]: F32 [n] (F32, F16, BF16
-     * weights) or a quantized activation (the others). out[t]: F32, at least [rows]. next: the address of what this
-     * thread will read after this call, brought nearer meanwhile; a hint, NULL where unknown. */
+     * weights) or a quantized activation (the others). out[t]: F32, at least [rows]. Interleaved rows (DTYPE_*_R16;
+     * tables with `rows16`, and "ref") come in whole sixteens and give the same bits as plain ones. next: the address
+     * of what this thread will read after this call, brought nearer meanwhile; a hint, NULL where unknown. */
     void (*rows_dot)(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
                      float *const *out, size_t tokens, const void *next);
 

@@ -62,6 +62,16 @@ static inline size_t block_bytes(dtype type)
     }
 }
 
+/* What rows_dot is asked for. */
+typedef struct dot_args {
+    size_t n;
+    const uint8_t *w;
+    size_t w_stride, rows;
+    const void *const *x;
+    float *const *out;
+    const uint8_t *next; /* what to ask for when nothing of this call is left */
+} dot_args;
+
 extern const kernels KERNELS_REF;
 #if defined(__x86_64__)
 extern const kernels KERNELS_AVX2, KERNELS_AVX512;
@@ -75,6 +85,7 @@ extern const kernels KERNELS_AVX2, KERNELS_AVX512;
                                const float *const *a, float *const *y, size_t tokens, const void *next);
 KERNELS_DECLARE(avx2)
 KERNELS_DECLARE(avx512)
+void rows16_dot_avx512(dtype type, const dot_args *a, size_t tokens); /* of interleaved rows */
 #endif
 
 #endif

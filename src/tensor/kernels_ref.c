@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tensor/kernels_impl.h"
+#include "tensor/rows16.h"
 
 enum { PIECE = 256 }; /* elements in hand at a time: a whole number of blocks of any type */
 
@@ -72,7 +73,7 @@ static void rows_dot(dtype type, size_t n, const void *w, size_t w_stride, size_
                      float *const *out, size_t tokens, const void *next)
 {
     (void)next;
-    const dtype_traits *traits = dtype_get(type);
+    const dtype_traits *traits = dtype_get(dtype_plain(type));
     assert(traits && n % traits->block == 0);
     enum { TOKENS = 16 };
     for (size_t r = 0; r < rows; r++) {
@@ -83,7 +84,10 @@ static void rows_dot(dtype type, size_t n, const void *w, size_t w_stride, size_
             for (size_t i = 0; i < n; i += PIECE) {
                 float weights[PIECE], buf[PIECE];
                 const size_t len = at_most(n - i, PIECE);
-                dtype_to_f32(type, row + dtype_row_bytes(type, i), weights, len);
+                if (dtype_is_r16(type))
+                    rows16_to_f32(type, n, row - r % ROWS16 * w_stride, r % ROWS16, i, weights, len);
+                else
+                    dtype_to_f32(type, row + dtype_row_bytes(type, i), weights, len);
                 for (size_t t = 0; t < count; t++) {
                     sum[t] += dot(weights, activation(traits, x[t0 + t], n, i, len, buf), len);
                 }

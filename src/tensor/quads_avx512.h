@@ -87,22 +87,32 @@ INLINE vi k_nibbles(const uint8_t *quants, size_t stride, size_t run, size_t hal
     return run % 2 ? high_nibbles(bytes) : low_nibbles(bytes);
 }
 
+/* Five bits; the fifth is bit `run` of `high`. */
+INLINE vi q5_k_values(vi nibbles, vi high, size_t run)
+{
+    return with_fifth(nibbles, _mm512_test_epi8_mask(high, _mm512_set1_epi8((char)(1 << run))));
+}
+
 INLINE vi quad_q5_k(const uint8_t *block, size_t stride, size_t run, size_t half)
 {
     const vi high = quad_load(block + Q5_K_HIGH + half * 16, stride);
-    const __mmask64 fifth = _mm512_test_epi8_mask(high, _mm512_set1_epi8((char)(1 << run)));
-    return with_fifth(k_nibbles(block + Q5_K_QUANTS, stride, run, half), fifth);
+    return q5_k_values(k_nibbles(block + Q5_K_QUANTS, stride, run, half), high, run);
 }
 
-INLINE vi quad_q6_k(const uint8_t *block, size_t stride, size_t run, size_t half)
+/* Six bits from bytes that have the low four and the high two of run p of a half block: see quant.h. */
+INLINE vi q6_k_values(vi low, vi high, size_t p)
 {
-    const size_t p = run % 4; /* in a half of the block: see quant.h */
-    vi low = quad_load(block + run / 4 * 64 + (p & 1) * 32 + half * 16, stride);
-    vi high = quad_load(block + Q6_K_HIGH + run / 4 * 32 + half * 16, stride);
     if (p >= 2) low = _mm512_srli_epi16(low, 4);
     high = p < 2 ? _mm512_slli_epi16(high, p == 0 ? 4 : 2) : p == 3 ? _mm512_srli_epi16(high, 2) : high;
     const vi both = _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, high, 0xca); /* 15 ? low : high */
     return _mm512_and_si512(both, _mm512_set1_epi8(63));
+}
+
+INLINE vi quad_q6_k(const uint8_t *block, size_t stride, size_t run, size_t half)
+{
+    const size_t p = run % 4;
+    const vi low = quad_load(block + run / 4 * 64 + (p & 1) * 32 + half * 16, stride);
+    return q6_k_values(low, quad_load(block + Q6_K_HIGH + run / 4 * 32 + half * 16, stride), p);
 }
 
 /* Run `run` of the chunk of 256 that begins at `w` in the first of four rows. */

@@ -225,7 +225,7 @@ static void run_type(dtype type, const accumulate_args *args)
         return run_Q5_K(args);
     case DTYPE_Q6_K:
         return run_Q6_K(args);
-    case DTYPE_NONE:
+    default:
         break;
     }
     assert(!"a type without a kernel");

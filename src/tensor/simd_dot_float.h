@@ -13,15 +13,6 @@
 
 enum { TILE_ROWS = 4 };
 
-typedef struct dot_args {
-    size_t n;
-    const uint8_t *w;
-    size_t w_stride, rows;
-    const void *const *x;
-    float *const *out;
-    const uint8_t *next; /* what to ask for when nothing of this call is left */
-} dot_args;
-
 INLINE bool is_float(dtype type)
 {
     return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16;
@@ -153,7 +144,7 @@ static void run_type(dtype type, const dot_args *a, size_t tokens)
         return run_Q5_K(a, tokens);
     case DTYPE_Q6_K:
         return run_Q6_K(a, tokens);
-    case DTYPE_NONE:
+    default:
         break;
     }
     assert(!"a type without a kernel");

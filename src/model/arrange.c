@@ -1,0 +1,75 @@
+/* Weights in memory of our own, arranged for the kernels that run them: rows that these like interleaved
+ * (tensor/rows16.h) are interleaved where they stand, so no pointer changes and no memory is added; results keep their
+ * bits. */
+#include <stdlib.h>
+
+#include "base/pool.h"
+#include "model/model.h"
+#include "tensor/kernels.h"
+#include "tensor/rows16.h"
+
+typedef struct arrange_job {
+    pool *pool;
+    tensor *w;
+    uint8_t *scratch; /* [threads, scratch_bytes] */
+    size_t scratch_bytes;
+} arrange_job;
+
+static void arrange_group(void *arg, size_t group, unsigned thread)
+{
+    const arrange_job *j = arg;
+    const size_t bytes = ROWS16 * j->w->row_bytes;
+    rows16_interleave(j->w->type, j->w->cols, (uint8_t *)(uintptr_t)j->w->data + group * bytes,
+                      j->scratch + thread * j->scratch_bytes);
+}
+
+static mp_status arrange_tensor(arrange_job *j, tensor *w, mp_error *err)
+{
+    const size_t bytes = ROWS16 * w->row_bytes;
+    if (!w->data || rows16_type(w->type) == DTYPE_NONE || w->rows % ROWS16 != 0) return MP_OK;
+    if (bytes > j->scratch_bytes) {
+        free(j->scratch);
+        j->scratch = calloc(pool_threads(j->pool), bytes);
+        if (!j->scratch) return status_no_memory(err, bytes, "arranging weights");
+        j->scratch_bytes = bytes;
+    }
+    j->w = w;
+    pool_for(j->pool, (size_t)w->rows / ROWS16 * w->mats, arrange_group, j);
+    w->type = rows16_type(w->type);
+    return MP_OK;
+}
+
+/* What is multiplied by whole sixteens of rows. */
+static mp_status arrange_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error *err)
+{
+    layer_weights *w = &m->layers[l];
+    moe_layer *moe = &m->moe[l];
+    tensor *const list[] = {&w->q.w,      &w->k.w,    &w->v.w,      &w->o.w,      &w->q_a,    &w->kv_a,
+                            &w->ffn.gate, &w->ffn.up, &w->ffn.down, &moe->w.gate, &moe->w.up, &moe->w.down};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) MP_TRY(arrange_tensor(j, list[i], err));
+    /* of sub-experts the up rows begin in the middle; a proxy gate takes rows one by one */
+    const bool whole = moe->shape.part_width % ROWS16 == 0 && moe->gate != MP_GATE_PROXY;
+    return whole ? arrange_tensor(j, &moe->w.gate_up, err) : MP_OK;
+}
+
+static mp_status arrange_all(arrange_job *j, mp_model *m, mp_error *err)
+{
+    const bool tied = m->output.data == m->embed.data;
+    MP_TRY(arrange_tensor(j, &m->output, err));
+    if (tied) m->embed.type = m->output.type;
+    for (uint32_t l = 0; l < m->hp.n_layers; l++) MP_TRY(arrange_layer(j, m, l, err));
+    return MP_OK;
+}
+
+mp_status model_arrange(mp_model *m, const kernels *k, mp_error *err)
+{
+    arrange_job job = {0};
+    if (!k->rows16) return MP_OK;
+    MP_TRY(pool_new(0, &job.pool, err));
+    gguf_write_protect(m->file, false);
+    const mp_status status = arrange_all(&job, m, err);
+    gguf_write_protect(m->file, true);
+    pool_free(job.pool);
+    free(job.scratch);
+    return status;
+}

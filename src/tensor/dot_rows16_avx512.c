@@ -1,0 +1,141 @@
+/* dot_rows16_avx512.c: rows_dot of rows that are interleaved by sixteen. Few tokens multiply weights straight from
+ * registers; many go over panels. The operations on an output are those of lanes_avx512.h, so its bits are those of
+ * the plain rows. */
+#if defined(__x86_64__)
+
+#include <assert.h>
+
+#include "tensor/dot_panel_avx512.h"
+
+enum { FEW_TOKENS = 4 };
+
+/* Memory is asked for this far ahead, into the level-1 cache. */
+enum { R16_AHEAD = 6 * 1024 };
+
+/* dots[p][t] += elements 4 e .. of runs i + p, p < runs_together(). Of the lines at `next` of all 8 words of these runs
+ * those are asked for that fall to words `step` and on. */
+INLINE void multiply_words(dtype type, size_t T, size_t i, size_t e, size_t step, const r16_chunk *c, const token *x,
+                           const uint8_t *next, vi (*dots)[FEW_TOKENS])
+{
+    const size_t words = 8 * runs_together(type), bytes = words * LANES * chunk_bytes(type) / (CHUNK / 4);
+#pragma GCC unroll 4
+    for (size_t p = 0; p < runs_together(type); p++) {
+        ask_lines(next, bytes, step + p, words);
+        const vi w = r16_word(type, c, i, p, e);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < T; t++) {
+            const vi q = _mm512_set1_epi32((int)load_u32(x[t].quants + (i + p) * RUN + e * 4));
+            dots[p][t] = _mm512_dpbusd_epi32(dots[p][t], w, q);
+        }
+    }
+}
+
+/* Runs i .. i + runs_together() of 16 rows for T tokens; `next` for them. */
+INLINE void r16_runs(dtype type, size_t T, size_t i, const r16_chunk *c, const run_scales *s, const token *x,
+                     const int32_t (*starts)[STARTS], const uint8_t *next, vf *sums)
+{
+    const size_t together = runs_together(type), halves = type == DTYPE_Q6_K ? 2 : 1;
+    vi dots[2][4][FEW_TOKENS];
+#pragma GCC unroll 2
+    for (size_t h = 0; h < halves; h++) {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < together; p++)
+#pragma GCC unroll 4
+            for (size_t t = 0; t < T; t++) dots[h][p][t] = _mm512_set1_epi32(starts[t][(i + p) * halves + h]);
+#pragma GCC unroll 8
+        for (size_t j = h * 8 / halves; j < (h + 1) * 8 / halves; j++) {
+            const size_t e = type == DTYPE_Q4_0 ? j / 2 + j % 2 * 4 : j; /* its byte has elements i and i + 16 */
+            multiply_words(type, T, i, e, j * together, c, x, next, dots[h]);
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t k = 0; k < together * halves; k++)
+#pragma GCC unroll 4
+        for (size_t t = 0; t < T; t++)
+            sums[t] = add_run(type, s, i * halves + k, &x[t], dots[k % halves][k / halves][t], sums[t]);
+}
+
+/* 16 rows for T tokens. */
+INLINE void r16_few(dtype type, size_t T, const dot_args *a, size_t r0, size_t t0)
+{
+    const size_t bytes = LANES * chunk_bytes(type), total = a->rows * a->w_stride;
+    size_t at = r0 * a->w_stride;
+    vf sums[FEW_TOKENS];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) sums[t] = v_zero();
+    for (size_t k = 0; k < a->n; k += CHUNK, at += bytes) {
+        const size_t left = a->n - k, runs = left < CHUNK ? left / RUN : CHUNK_RUNS, ahead = at + R16_AHEAD;
+        const uint8_t *next = ahead < total ? a->w + ahead : a->next + (ahead - total);
+        const r16_chunk c = r16_at(type, a->w + r0 * a->w_stride, a->n, k);
+        token x[FEW_TOKENS];
+        int32_t starts[FEW_TOKENS][STARTS] __attribute__((aligned(64)));
+        run_scales s;
+        r16_scales(type, &c, runs, &s);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < T; t++) {
+            x[t] = token_at(a->x[t0 + t], a->n, k);
+            chunk_starts(type, &x[t], runs, starts[t]);
+        }
+#pragma GCC unroll 1
+        for (size_t i = 0; i < runs; i += runs_together(type))
+            r16_runs(type, T, i, &c, &s, x, starts, next + i * bytes / CHUNK_RUNS, sums);
+    }
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) v_store(a->out[t0 + t] + r0, sums[t]);
+}
+
+/* From this many tokens on a panel pays. */
+enum { R16_PANEL_FROM = 12 };
+
+INLINE void r16_all(dtype type, const dot_args *a, size_t tokens)
+{
+    if (tokens >= R16_PANEL_FROM) {
+        for (size_t t = 0; t < tokens; t += PANEL_PASS) {
+            const size_t count = tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS;
+            size_t r = 0;
+            for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, true, PANEL_GROUPS, a, r, t, count);
+            if (r < a->rows) panel_rows(type, true, 1, a, r, t, count);
+        }
+        return;
+    }
+    for (size_t r = 0; r < a->rows; r += LANES) {
+        size_t t = 0;
+        for (; t + 4 <= tokens; t += 4) r16_few(type, 4, a, r, t);
+        for (; t + 2 <= tokens; t += 2) r16_few(type, 2, a, r, t);
+        for (; t < tokens; t++) r16_few(type, 1, a, r, t);
+    }
+}
+
+/* A function of its own for every type. */
+#define ROWS16_DEFINE(type)                                                                                            \
+    static __attribute__((noinline)) void rows16_##type(const dot_args *a, size_t tokens)                              \
+    {                                                                                                                  \
+        r16_all(DTYPE_##type, a, tokens);                                                                              \
+    }
+
+ROWS16_DEFINE(Q4_0)
+ROWS16_DEFINE(Q8_0)
+ROWS16_DEFINE(Q4_K)
+ROWS16_DEFINE(Q5_K)
+ROWS16_DEFINE(Q6_K)
+
+void rows16_dot_avx512(dtype type, const dot_args *a, size_t tokens)
+{
+    assert(a->rows % LANES == 0);
+    switch (type) {
+    case DTYPE_Q4_0_R16:
+        return rows16_Q4_0(a, tokens);
+    case DTYPE_Q8_0_R16:
+        return rows16_Q8_0(a, tokens);
+    case DTYPE_Q4_K_R16:
+        return rows16_Q4_K(a, tokens);
+    case DTYPE_Q5_K_R16:
+        return rows16_Q5_K(a, tokens);
+    case DTYPE_Q6_K_R16:
+        return rows16_Q6_K(a, tokens);
+    default:
+        assert(!"a type without a kernel");
+    }
+}
+
+#endif

@@ -1,0 +1,134 @@
+/* Weights that are arranged in memory for the kernels of this CPU: which, and that nobody sees a difference. */
+#include "disk_testing.h"
+
+static mp_model *open_in_memory(const char *path)
+{
+    mp_error err;
+    mp_model *m;
+    assert_ok(mp_model_open(path, &(mp_model_params){.no_mmap = true}, &m, &err), &err);
+    return m;
+}
+
+static void need_rows16(void)
+{
+    if (kernels_get(NULL)->rows16) return;
+    print_message("SKIPPED: the kernels of this CPU take rows as they are in files\n");
+    skip();
+}
+
+static void assert_arranged(const mp_model *m, bool on)
+{
+    const moe_weights *w = &m->moe[m->hp.n_dense].w;
+    assert_true(dtype_is_r16(m->layers[0].q.w.type) == on);
+    assert_true(dtype_is_r16(m->output.type) == on);
+    assert_true(dtype_is_r16(w->gate_up.data ? w->gate_up.type : w->down.type) == on);
+    assert_false(dtype_is_r16(w->router.type));
+}
+
+static void test_arranged(void **state)
+{
+    (void)state;
+    const char *const paths[] = {DEMO, split_path};
+    mp_error err;
+    need_rows16();
+    for (int i = 0; i < 2; i++) {
+        mp_model *m = open_in_memory(paths[i]);
+        mp_engine *e = open_engine(m, 2, (mp_store_params){0}), *other;
+        assert_arranged(m, true);
+        const mp_engine_params ref = {.n_ctx = 64, .isa = "ref"};
+        assert_int_equal(mp_engine_open(m, &ref, &other, &err), MP_E_INVALID);
+        assert_non_null(
+            strstr(err.message, "arranged in memory for another engine's kernels, which 'ref' cannot read"));
+        mp_engine_close(e);
+        e = open_engine(m, 1, (mp_store_params){0});
+        mp_engine_close(e);
+        mp_model_close(m);
+    }
+}
+
+/* The first engine's kernels decide; under a cap, where some weights stay in the file, none are arranged, ever. */
+static void test_not_arranged(void **state)
+{
+    (void)state;
+    mp_error err;
+    mp_engine *e;
+    mp_model *m = open_in_memory(split_path);
+    const mp_engine_params ref = {.n_ctx = 64, .isa = "ref"};
+    assert_ok(mp_engine_open(m, &ref, &e, &err), &err);
+    mp_engine_close(e);
+    assert_arranged(m, false);
+    mp_model_close(m);
+    m = open_in_memory(split_path);
+    mp_engine *capped = open_engine(m, 1, (mp_store_params){.memory = least_memory(m)});
+    e = open_engine(m, 1, (mp_store_params){0});
+    assert_arranged(m, false);
+    mp_engine_close(e);
+    mp_engine_close(capped);
+    mp_model_close(m);
+    assert_arranged(whole, false);
+}
+
+/* DEMO without a head of its own. */
+static void write_tied(const char *path)
+{
+    mp_error err;
+    gguf *g;
+    gguf_writer *w;
+    const gguf_types types = model_types();
+    assert_ok(gguf_open(DEMO, &types, &g, &err), &err);
+    assert_ok(gguf_writer_new(gguf_alignment(g), &w, &err), &err);
+    for (size_t i = 0; i < gguf_n_keys(g); i++) {
+        size_t bytes;
+        const void *raw = gguf_key_raw(g, i, &bytes);
+        assert_ok(gguf_set_raw(w, gguf_key_name(g, i), gguf_key_type(g, i), raw, bytes, &err), &err);
+    }
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass) assert_ok(gguf_writer_begin(w, path, true, 0, &err), &err);
+        for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+            const gguf_tensor *t = gguf_tensor_at(g, i);
+            if (!strcmp(t->name, "output.weight")) continue;
+            if (pass)
+                assert_ok(gguf_writer_data(w, t->data, t->bytes, &err), &err);
+            else
+                assert_ok(gguf_add_tensor(w, t->name, t->dtype, t->n_dims, t->dims, t->bytes, &err), &err);
+        }
+    }
+    assert_ok(gguf_writer_commit(w, &err), &err);
+    gguf_writer_free(w);
+    gguf_close(g);
+}
+
+/* Rows of embeddings are found again where they are the head's, too. */
+static void test_tied(void **state)
+{
+    (void)state;
+    char path[160];
+    mp_error err;
+    mp_model *mapped;
+    snprintf(path, sizeof path, "%s/tied.gguf", directory);
+    write_tied(path);
+    assert_ok(mp_model_open(path, NULL, &mapped, &err), &err);
+    mp_model *copied = open_in_memory(path);
+    mp_engine *a = open_engine(mapped, 1, (mp_store_params){0}), *b = open_engine(copied, 2, (mp_store_params){0});
+    float *expected = run_text(mapped, a, 0), *got = run_text(copied, b, 0);
+    assert_ptr_equal(mapped->output.data, mapped->embed.data);
+    assert_true(dtype_is_r16(copied->embed.type) == kernels_get(NULL)->rows16);
+    assert_memory_equal(got, expected, TEXT * mp_model_get_info(mapped)->n_vocab * sizeof *got);
+    free(expected);
+    free(got);
+    mp_engine_close(a);
+    mp_engine_close(b);
+    mp_model_close(mapped);
+    mp_model_close(copied);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_arranged),
+        cmocka_unit_test(test_not_arranged),
+        cmocka_unit_test(test_tied),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
