@@ -388,6 +388,34 @@ static void check_run(const mp_model *m, uint32_t point, double share)
     mp_engine_close(e);
 }
 
+static const uint8_t *rows_of(const mp_model *m, const char *name)
+{
+    const gguf_tensor *t = gguf_find_tensor(m->file, name);
+    assert_non_null(t);
+    return t->data;
+}
+
+/* A split model routes as the whole one does and has its neurons: a sub-expert's gate rows, then its up rows. */
+static void test_split_is_like_whole(void **state)
+{
+    (void)state;
+    enum { PARTS = 4 };
+    mp_model *whole = synthesize(0), *split = synthesize(PARTS);
+    const tensor *gate = &whole->moe[0].w.gate, *gate_up = &split->moe[0].w.gate_up;
+    const size_t row = gate->row_bytes, rows = gate_up->rows / 2;
+    assert_int_equal(row, gate_up->row_bytes);
+    for (uint32_t sub = 0; sub < PARTS * 3; sub++) {
+        assert_memory_equal(tensor_row(gate_up, sub, 0), tensor_row(gate, sub / PARTS, sub % PARTS * rows), rows * row);
+        assert_memory_equal(tensor_row(gate_up, sub, rows),
+                            tensor_row(&whole->moe[0].w.up, sub / PARTS, sub % PARTS * rows), rows * row);
+    }
+    const char *same[] = {"token_embd.weight", "blk.0.ffn_gate_inp.weight", "blk.0.attn_q.weight"};
+    for (size_t i = 0; i < 3; i++) assert_memory_equal(rows_of(whole, same[i]), rows_of(split, same[i]), 4096);
+    assert_memory_not_equal(rows_of(whole, "blk.0.attn_k.weight"), rows_of(whole, "blk.0.attn_q.weight"), 4096);
+    mp_model_close(whole);
+    mp_model_close(split);
+}
+
 static void test_whole_runs(void **state)
 {
     (void)state;
@@ -463,21 +491,14 @@ static void test_interrupted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parameters),
-        cmocka_unit_test(test_olmoe_tensors),
-        cmocka_unit_test(test_qwen3_tensors),
-        cmocka_unit_test(test_deepseek2_tensors),
-        cmocka_unit_test(test_split_tensors),
-        cmocka_unit_test(test_deepseek2_keys),
-        cmocka_unit_test(test_other_keys),
-        cmocka_unit_test(test_names_as_converted),
-        cmocka_unit_test(test_vocabularies),
-        cmocka_unit_test(test_ladder),
-        cmocka_unit_test(test_pools),
-        cmocka_unit_test(test_whole_runs),
-        cmocka_unit_test(test_split_runs),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_existing_file_stays),
+        cmocka_unit_test(test_parameters),    cmocka_unit_test(test_olmoe_tensors),
+        cmocka_unit_test(test_qwen3_tensors), cmocka_unit_test(test_deepseek2_tensors),
+        cmocka_unit_test(test_split_tensors), cmocka_unit_test(test_deepseek2_keys),
+        cmocka_unit_test(test_other_keys),    cmocka_unit_test(test_names_as_converted),
+        cmocka_unit_test(test_vocabularies),  cmocka_unit_test(test_ladder),
+        cmocka_unit_test(test_pools),         cmocka_unit_test(test_split_is_like_whole),
+        cmocka_unit_test(test_whole_runs),    cmocka_unit_test(test_split_runs),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_existing_file_stays),
         cmocka_unit_test(test_interrupted),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,5 +1,6 @@
-/* mp_synth: keys, list of tensors, header, then every tensor in pieces of about a megabyte. Tensor i draws from stream
- * i of the seed, so that the same parameters give the same file. */
+/* mp_synth: keys, list of tensors, header, then every tensor in pieces of about a megabyte. A tensor draws from the
+ * stream of the seed that its name says, so that the same parameters give the same file, and a split model routes much
+ * as the whole one does: all is the same in both but the down matrices, whose blocks lie the other way. */
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -97,12 +98,26 @@ static mp_status report_progress(synth *s, size_t bytes, mp_error *err)
     return status_fail(err, MP_E_INTERRUPTED, "interrupted");
 }
 
-static void fill_rows(const synth_tensor *t, const synth_pool *from, rng *r, size_t rows, void *out)
+/* Rows from number `first` on, of one stream, or of two that take turns. */
+static void normal_rows(const synth_tensor *t, const synth_pool *from, rng streams[2], size_t first, size_t rows,
+                        uint8_t *out)
+{
+    const size_t turn = t->turn ? t->turn : t->rows;
+    for (size_t end = first + rows; first < end;) {
+        const size_t left = turn - first % turn, n = left < end - first ? left : end - first;
+        synth_pool_rows(from, &streams[first / turn % 2], (size_t)t->dims[0], n, out);
+        out += n * t->row_bytes;
+        first += n;
+    }
+}
+
+static void fill_rows(const synth_tensor *t, const synth_pool *from, rng streams[2], size_t first, size_t rows,
+                      void *out)
 {
     const size_t cols = (size_t)t->dims[0], n = rows * cols;
     switch (t->fill) {
     case SYNTH_NORMAL:
-        synth_pool_rows(from, r, cols, rows, out);
+        normal_rows(t, from, streams, first, rows, out);
         break;
     case SYNTH_ONES:
     case SYNTH_ZEROS:
@@ -119,12 +134,12 @@ static mp_status write_tensor(synth *s, size_t i, mp_error *err)
     const synth_tensor *t = &s->list.tensors[i];
     const size_t most = s->piece_bytes / t->row_bytes;
     const synth_pool *from = NULL;
-    rng r;
-    rng_init_stream(&r, s->p->seed, i + 1);
+    rng streams[2];
+    for (int k = 0; k < 2; k++) rng_init_stream(&streams[k], s->p->seed, t->streams[k]);
     if (t->fill == SYNTH_NORMAL) MP_TRY(synth_pools_get(&s->pools, (dtype)t->type, t->deviation, &from, err));
     for (size_t row = 0; row < t->rows;) {
         const size_t rows = t->rows - row < most ? t->rows - row : most;
-        fill_rows(t, from, &r, rows, s->piece);
+        fill_rows(t, from, streams, row, rows, s->piece);
         MP_TRY(gguf_writer_data(s->w, s->piece, rows * t->row_bytes, err));
         MP_TRY(report_progress(s, rows * t->row_bytes, err));
         row += rows;

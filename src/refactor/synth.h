@@ -58,14 +58,19 @@ typedef enum synth_fill {
     SYNTH_INDICES, /* I32: 0, 1, 2, ... in each row */
 } synth_fill;
 
+enum { SYNTH_NAME = 48 };
+
 typedef struct synth_tensor {
-    char name[48];
+    char name[SYNTH_NAME];
     int type;
     synth_fill fill;
     float deviation; /* SYNTH_NORMAL */
     uint32_t n_dims;
     uint64_t dims[3]; /* fastest first */
     size_t rows, row_bytes;
+    /* Where numbers are drawn from: one stream, or two whose rows take turns, so many of each. */
+    uint64_t streams[2];
+    size_t turn; /* 0: one */
 } synth_tensor;
 
 typedef struct synth_list {

@@ -8,6 +8,9 @@
 #include "model/model.h"
 #include "refactor/synth.h"
 
+#define GATE_EXPERTS "ffn_gate_exps.weight"
+#define UP_EXPERTS   "ffn_up_exps.weight"
+
 /* What is being listed; the first failure stays. */
 typedef struct builder {
     const synth_shape *s;
@@ -31,6 +34,24 @@ static dtype output_type(dtype type)
     return type == DTYPE_Q4_0 || type == DTYPE_Q4_1 || type == DTYPE_Q4_K || type == DTYPE_Q5_K ? DTYPE_Q6_K : type;
 }
 
+static void name_tensor(const builder *b, const char *suffix, char name[SYNTH_NAME])
+{
+    if (b->layer < 0)
+        snprintf(name, SYNTH_NAME, "%s", suffix);
+    else
+        snprintf(name, SYNTH_NAME, "blk.%d.%s", b->layer, suffix);
+}
+
+/* FNV-1a of the name. */
+static uint64_t stream_of(const builder *b, const char *suffix)
+{
+    char name[SYNTH_NAME];
+    uint64_t hash = 0xcbf29ce484222325u;
+    name_tensor(b, suffix, name);
+    for (const char *c = name; *c; c++) hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
+    return hash;
+}
+
 static synth_tensor *add(builder *b, const char *suffix, int type, uint64_t cols, uint64_t rows, uint64_t mats)
 {
     synth_list *l = b->list;
@@ -50,10 +71,8 @@ static synth_tensor *add(builder *b, const char *suffix, int type, uint64_t cols
     t->rows = (size_t)(rows ? rows : 1) * (mats ? mats : 1);
     t->row_bytes = row_bytes(type, cols);
     l->bytes += t->rows * t->row_bytes;
-    if (b->layer < 0)
-        snprintf(t->name, sizeof t->name, "%s", suffix);
-    else
-        snprintf(t->name, sizeof t->name, "blk.%d.%s", b->layer, suffix);
+    name_tensor(b, suffix, t->name);
+    t->streams[0] = stream_of(b, suffix);
     return t;
 }
 
@@ -104,8 +123,8 @@ static void add_dense(builder *b, const char *gate, const char *up, const char *
 static void add_whole(builder *b)
 {
     const synth_shape *s = b->s;
-    add_matrix(b, "ffn_gate_exps.weight", s->d, s->width, s->n_experts);
-    add_matrix(b, "ffn_up_exps.weight", s->d, s->width, s->n_experts);
+    add_matrix(b, GATE_EXPERTS, s->d, s->width, s->n_experts);
+    add_matrix(b, UP_EXPERTS, s->d, s->width, s->n_experts);
     add_matrix(b, "ffn_down_exps.weight", s->width, s->d, s->n_experts);
 }
 
@@ -114,7 +133,12 @@ static void add_split(builder *b)
     const synth_shape *s = b->s;
     const uint32_t tile = moe_tile(s->d), rank = b->split->rank, part = s->width / b->split->n_parts;
     const uint64_t subs = (uint64_t)b->split->n_parts * s->n_experts;
-    add_matrix(b, "ffn_gate_up_subs.weight", s->d, 2 * (uint64_t)part, subs);
+    synth_tensor *gate_up =
+        add(b, "ffn_gate_up_subs.weight", dtype_fitting(b->type, s->d), s->d, 2 * (uint64_t)part, subs);
+    gate_up->deviation = 1 / sqrtf((float)s->d);
+    gate_up->streams[0] = stream_of(b, GATE_EXPERTS);
+    gate_up->streams[1] = stream_of(b, UP_EXPERTS);
+    gate_up->turn = part;
     add_typed(b, "ffn_down_subs.weight", dtype_fitting(b->type, tile), s->width, tile, (uint64_t)part * (s->d / tile),
               subs);
     if (rank) add_typed(b, "ffn_probe_in.weight", dtype_fitting(DTYPE_Q8_0, s->d), s->d, s->d, rank, 0);
