@@ -179,7 +179,10 @@ typedef struct mp_store_params {
     const char *eviction; /* a name of mp_store_eviction(); default the first */
     const char *backend;  /* a name of mp_store_backend(); default the first that the system has */
     uint32_t depth;       /* reads in flight */
-    double pin_share;     /* of the memory, kept for the sub-experts used most in calibration, 0..1; default none */
+    /* Nothing is read before a layer wants it. Otherwise the disk, while a layer computes, reads what the next one is
+     * likely to want. */
+    bool no_read_ahead;
+    double pin_share; /* of the memory, kept for the sub-experts used most in calibration, 0..1; default none */
     /* A resident sub-expert takes the place of a missing one where its score is at least 1 - prefer_resident of the
      * other's, 0..1. It changes what is computed; 0: never. */
     float prefer_resident;
@@ -237,7 +240,8 @@ typedef struct mp_store_stats {
     uint64_t hits, misses; /* sub-experts wanted by steps that were there, or on their way, and that were not */
     uint64_t bytes_wanted, bytes_read;
     uint64_t evictions;
-    uint64_t stall_ns; /* waited for reads */
+    uint64_t ahead, ahead_used; /* sub-experts read before a layer wanted them, and those of them that one did */
+    uint64_t stall_ns;          /* waited for reads */
     uint64_t reads;
     double depth_mean; /* reads in flight when one began */
     uint32_t depth_max;

@@ -17,6 +17,10 @@ static void assert_same_bits(const mp_model *m, const float *expected, uint32_t 
     assert_true(stats.memory <= store.memory);
     assert_true(stats.resident_bytes <= stats.memory);
     assert_true(stats.misses > 0 && stats.bytes_read > 0);
+    const bool room = store.memory >= mp_model_get_info(m)->bytes_experts / 2 && store.depth != 1;
+    assert_true(stats.ahead_used <= stats.ahead);
+    if (store.no_read_ahead) assert_int_equal(stats.ahead, 0);
+    if (!store.no_read_ahead && room) assert_true(stats.ahead > 0);
     free(got);
     mp_engine_close(e);
 }
@@ -34,6 +38,7 @@ static void check_same_bits(const mp_model *m)
             assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .eviction = mp_store_eviction(k)});
         for (size_t k = 0; mp_store_backend(k); k++)
             assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .backend = mp_store_backend(k)});
+        assert_same_bits(m, expected, 2, (mp_store_params){.memory = caps[i], .no_read_ahead = true});
         assert_same_bits(m, expected, 2,
                          (mp_store_params){.memory = caps[i], .depth = 1, .pin_share = m == split ? 0.5 : 0});
     }

@@ -504,6 +504,87 @@ static void test_cap_too_small(void **state)
     rig_clear(&r);
 }
 
+/* ---- reading ahead ---- */
+
+static uint32_t begun_ahead(rig *r, const uint32_t *units, uint32_t n)
+{
+    const uint64_t before = store_get_stats(r->s).ahead;
+    store_read_ahead(r->s, units, n);
+    return (uint32_t)(store_get_stats(r->s).ahead - before);
+}
+
+/* One more each time the disk was done when the next claim began; fewer where it was not. What was read ahead is a hit,
+ * and is there once it is needed. */
+static void test_read_ahead(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, "/tmp", 1, 64, 2, 4096, 0);
+    rig_open(&r, 40);
+    for (uint32_t i = 0; i < 6; i++) {
+        const uint32_t units[] = {8 * i, 8 * i + 1, 8 * i + 2, 8 * i + 3, 8 * i + 4, 8 * i + 5, 8 * i + 6};
+        assert_int_equal(begun_ahead(&r, units, 7), i + 1);
+        rig_read(&r, units, 1);
+    }
+    store_stats stats = store_get_stats(r.s);
+    assert_int_equal(stats.ahead, 1 + 2 + 3 + 4 + 5 + 6);
+    assert_int_equal(stats.ahead_used, 6);
+    assert_true(stats.hits == 6 && stats.misses == 0);
+    fake_hold(&r.fake, true);
+    const uint32_t more[] = {48, 49, 50, 51, 52, 53, 54, 55, 56};
+    assert_int_equal(begun_ahead(&r, more, 9), 7);
+    big_claim b;
+    store_claim *c = claim_init(&b);
+    assert_int_equal(store_claim_begin(r.s, c, more, 1, false), 1); /* the disk is not done: on its way, still a hit */
+    assert_int_equal(c->n_ready, 0);
+    fake_hold(&r.fake, false);
+    assert_ok(store_claim_wait(r.s, c, 0, 0, &r.err), &r.err);
+    assert_true(unit_is_right(r.s, &r.shape, c, 0, 48));
+    store_claim_end(r.s, c);
+    assert_int_equal(store_get_stats(r.s).hits, 7);
+    const uint32_t last[] = {56, 57, 58, 59, 60, 61, 62, 63};
+    assert_int_equal(begun_ahead(&r, last, 8), 6);
+    rig_clear(&r);
+}
+
+/* Neither what is pinned nor what is named makes room. */
+static void test_read_ahead_evicts_no_other_guess(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, "/tmp", 1, 16, 1, 4096, 0);
+    rig_open(&r, 3);
+    rig_read(&r, (const uint32_t[]){0, 1, 2}, 3); /* 0 is the oldest */
+    assert_int_equal(begun_ahead(&r, (const uint32_t[]){5, 0}, 2), 1);
+    rig_read(&r, (const uint32_t[]){0, 5, 2}, 3);
+    assert_int_equal(store_get_stats(r.s).misses, 3);
+    big_claim b;
+    store_claim *c = claim_init(&b);
+    assert_int_equal(store_claim_begin(r.s, c, (const uint32_t[]){0, 5, 2}, 3, false), 3);
+    assert_int_equal(begun_ahead(&r, (const uint32_t[]){7, 8}, 2), 0);
+    store_claim_end(r.s, c);
+    rig_clear(&r);
+}
+
+/* A read that fails is told to nobody, and done again for who claims the unit. */
+static void test_read_ahead_fails(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, "/tmp", 1, 16, 1, 4096, 0);
+    rig_open(&r, 3);
+    r.fake.bad_from = 4096;
+    r.fake.bad_to = 8192;
+    r.fake.error = EIO;
+    assert_int_equal(begun_ahead(&r, (const uint32_t[]){1}, 1), 1);
+    rig_read(&r, (const uint32_t[]){0}, 1);
+    r.fake.bad_to = 0;
+    rig_read(&r, (const uint32_t[]){1}, 1);
+    assert_int_equal(store_get_stats(r.s).misses, 2);
+    assert_int_equal(store_get_stats(r.s).ahead_used, 0);
+    rig_clear(&r);
+}
+
 /* Aligned parts take their own size, others the blocks around the one that lies worst, unless those are much of it. */
 static void test_slot_bytes(void **state)
 {
@@ -622,6 +703,9 @@ int main(void)
         cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_file_too_short),
         cmocka_unit_test(test_cap_too_small),
+        cmocka_unit_test(test_read_ahead),
+        cmocka_unit_test(test_read_ahead_evicts_no_other_guess),
+        cmocka_unit_test(test_read_ahead_fails),
         cmocka_unit_test(test_slot_bytes),
         cmocka_unit_test(test_bad_shapes),
         cmocka_unit_test(test_fixed),

@@ -199,6 +199,8 @@ static json_t *store_json(const mp_store_stats *s)
     set_integer(object, "bytes_wanted", s->bytes_wanted);
     set_integer(object, "bytes_read", s->bytes_read);
     set_integer(object, "evictions", s->evictions);
+    set_integer(object, "ahead", s->ahead);
+    set_integer(object, "ahead_used", s->ahead_used);
     set_integer(object, "stall_ns", s->stall_ns);
     set_integer(object, "swaps", s->swaps);
     set_number(object, "depth_mean", s->depth_mean);

@@ -63,6 +63,7 @@ mp_status store_options_apply(const store_options *o, const mp_model *model, mp_
         .eviction = o->eviction,
         .backend = o->backend,
         .depth = o->depth,
+        .no_read_ahead = o->no_read_ahead,
         .pin_share = o->pin_share,
         .prefer_resident = (float)o->prefer_resident,
         .deadline_ns = (uint64_t)ceil(o->deadline_ms * 1e6),
@@ -103,6 +104,9 @@ void store_stats_print(const mp_engine *engine, uint64_t tokens, FILE *out)
             format_bytes(tokens ? s.bytes_read / tokens : 0, read, sizeof read), (double)s.stall_ns * 1e-9);
     fprintf(out, ", %" PRIu64 " evicted, %.1f reads at a time (%s, %s)", s.evictions, s.depth_mean, s.backend,
             s.eviction);
+    if (s.ahead)
+        fprintf(out, ", %.1f %% of %" PRIu64 " read ahead were wanted", 100.0 * (double)s.ahead_used / (double)s.ahead,
+                s.ahead);
     if (s.swaps) fprintf(out, ", %" PRIu64 " replaced by resident ones", s.swaps);
     if (s.dropped) fprintf(out, ", %" PRIu64 " dropped", s.dropped);
     fputc('\n', out);

@@ -8,7 +8,7 @@ typedef struct store_options {
     const char *memory, *eviction, *backend; /* NULL: not given */
     uint32_t depth;
     double pin_share, prefer_resident, deadline_ms;
-    bool plan;
+    bool no_read_ahead, plan;
 } store_options;
 
 /* Entries of an option table; `base` is the offset of the store_options in the command's structure. */
@@ -50,6 +50,10 @@ typedef struct store_options {
          .min = 1,                                                                                                     \
          .max = 1024,                                                                                                  \
          .help = "reads in flight at once"},                                                                           \
+        {.name = "no-read-ahead",                                                                                      \
+         .kind = OPTION_FLAG,                                                                                          \
+         .offset = (base) + offsetof(store_options, no_read_ahead),                                                    \
+         .help = "read no experts before a layer wants them"},                                                         \
     {                                                                                                                  \
         .name = "plan", .kind = OPTION_FLAG, .offset = (base) + offsetof(store_options, plan),                         \
         .help = "print the memory this would take, and end"                                                            \

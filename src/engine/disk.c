@@ -134,6 +134,7 @@ mp_status disk_open(mp_engine *e, mp_error *err)
         const mp_status status = open_store(e, &shape, err);
         free_shape(&shape);
         MP_TRY(status);
+        e->moe.disk.ahead.off = e->params.store.no_read_ahead;
         if (p->prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-p->prefer_resident);
     }
     MP_TRY(model_settle(m, p->memory, e->x.k, e->params.progress, e->params.user, err));
@@ -160,6 +161,8 @@ bool mp_engine_store_stats(const mp_engine *e, mp_store_stats *out)
         .bytes_wanted = now.bytes_wanted,
         .bytes_read = now.bytes_read,
         .evictions = now.evictions,
+        .ahead = now.ahead,
+        .ahead_used = now.ahead_used,
         .stall_ns = now.stall_ns,
         .reads = now.reads,
         .depth_mean = now.reads ? (double)now.depth_sum / (double)now.reads : 0,
@@ -182,6 +185,8 @@ mp_store_stats mp_store_stats_since(const mp_store_stats *now, const mp_store_st
     d.bytes_wanted -= before->bytes_wanted;
     d.bytes_read -= before->bytes_read;
     d.evictions -= before->evictions;
+    d.ahead -= before->ahead;
+    d.ahead_used -= before->ahead_used;
     d.stall_ns -= before->stall_ns;
     d.reads -= before->reads;
     d.depth_mean = d.reads ? depths / (double)d.reads : 0;

@@ -89,6 +89,13 @@ bool moe_exec_is_scored(const moe_exec *m, const uint32_t *points, size_t token)
     return points[token] != 0 || (m->disk.floors && m->disk.floors[token] != 0);
 }
 
+float moe_exec_run_score(const moe_exec *m, const uint32_t *points, size_t token, uint32_t run)
+{
+    const moe_shape *s = &m->shape;
+    return moe_exec_is_scored(m, points, token) ? m->scores[token * moe_full_budget(s) + run]
+                                                : logf(m->mix[token * s->n_used + run / s->n_parts]);
+}
+
 /* Gathers the activations of the tokens that need a gate; returns how many. */
 static size_t gather_gated(moe_exec *m, const acts *in, const uint32_t *points, size_t tokens)
 {

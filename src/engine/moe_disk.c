@@ -2,9 +2,10 @@
  *
  * The sub-experts of a layer are claimed together, those with the best scores first, so that their reads are all on
  * their way before anything is computed; hidden rows are computed as weights arrive, in whatever order that is, and the
- * down product, whose sum has an order, when they are complete. Where a batch needs more than the store holds, as
- * prompts do, the groups go through it in ascending waves: one is at work while the next is being read. Either way a
- * token's sub-experts are added up in ascending order, so results have the bits of a mapped model's. */
+ * down product, whose sum has an order, when they are complete; meanwhile the disk reads ahead (moe_ahead.c). Where a
+ * batch needs more than the store holds, as prompts do, the groups go through it in ascending waves: one is at work
+ * while the next is being read. Either way a token's sub-experts are added up in ascending order, so results have the
+ * bits of a mapped model's. */
 #include <math.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ void moe_disk_layout(arena *a, moe_exec *m)
     d->todo = arena_take(a, subs, sizeof *d->todo);
     d->required = arena_take(a, subs, sizeof *d->required);
     d->swaps = arena_take(a, m->threads, sizeof *d->swaps);
+    moe_ahead_layout(a, m);
     for (int i = 0; i < 2; i++) {
         d->claims[i].cap = (uint32_t)subs;
         d->claims[i].slot = arena_take(a, subs, sizeof *d->claims[i].slot);
@@ -42,7 +44,7 @@ static void sift_down(uint64_t *keys, size_t root, size_t n)
 }
 
 /* Heapsort: in place, and nothing is allocated within a step (qsort may). */
-static void sort_keys(uint64_t *keys, size_t n)
+void moe_sort_keys(uint64_t *keys, size_t n)
 {
     for (size_t i = n / 2; i-- > 0;) sift_down(keys, i, n);
     for (size_t end = n; end-- > 1;) {
@@ -53,27 +55,18 @@ static void sort_keys(uint64_t *keys, size_t n)
     }
 }
 
-/* Tokens that have no scores, being at full, rank sub-experts by their experts' mixing weights. */
-static float pair_score(const moe_exec *m, const uint32_t *points, size_t pair)
-{
-    const moe_shape *s = &m->shape;
-    const uint32_t t = m->pair_token[pair], run = m->pair_run[pair];
-    return moe_exec_is_scored(m, points, t) ? m->scores[(size_t)t * moe_full_budget(s) + run]
-                                            : logf(m->mix[(size_t)t * s->n_used + run / s->n_parts]);
-}
-
 void moe_disk_order(moe_exec *m, const uint32_t *points)
 {
     moe_disk *d = &m->disk;
     for (size_t g = 0; g < m->n_active; g++) {
         float best = -INFINITY;
         for (size_t p = m->group_start[m->active[g]]; p < m->group_start[m->active[g] + 1]; p++) {
-            const float score = pair_score(m, points, p);
+            const float score = moe_exec_run_score(m, points, m->pair_token[p], m->pair_run[p]);
             if (score > best) best = score;
         }
         d->keys[g] = moe_score_key(best, (uint32_t)g);
     }
-    sort_keys(d->keys, m->n_active);
+    moe_sort_keys(d->keys, m->n_active);
     for (size_t g = 0; g < m->n_active; g++) d->order[g] = (uint32_t)d->keys[g];
 }
 
@@ -168,6 +161,7 @@ static mp_status run_claim(moe_exec *m, const moe_pass *pass, store_claim *c, si
             if (drop_missing(m, pass, c)) return MP_OK;
             MP_TRY(store_claim_wait(m->disk.store, c, done, 0, err));
         }
+        if (c->n_ready == c->n) moe_ahead_start(m); /* the disk has nothing else to do */
         run_arrived(m, pass, c, first, done);
         done = c->n_ready;
     }
@@ -176,6 +170,7 @@ static mp_status run_claim(moe_exec *m, const moe_pass *pass, store_claim *c, si
 
 static mp_status apply_at_once(moe_exec *m, const moe_pass *pass, store_claim *c, mp_error *err)
 {
+    moe_ahead_guess(m, pass);
     const mp_status status = run_claim(m, pass, c, 0, m->disk.until_ns, err);
     if (!status) moe_exec_down(m, pass, 0, m->n_active);
     store_claim_end(m->disk.store, c);

@@ -13,6 +13,23 @@
 
 enum { MOE_PARTS = STORE_MAX_PARTS };
 
+/* Reading ahead (moe_ahead.c): the next expert layer's choice, guessed. */
+typedef struct moe_ahead {
+    bool off;
+    const moe_layer *layer; /* the one that comes next; NULL: it has no experts */
+    const float *norm, *h;  /* its norm [d]; the residual stream before the experts of the layer at hand [tokens, d] */
+    float eps;
+    float *x;          /* [a few tokens, d] h, normalised */
+    acts in;           /* the same */
+    uint32_t *experts; /* these five as moe_exec has them */
+    float *mix, *scores;
+    uint32_t *n_run, *run;
+    float *best;     /* [N * E] score of each sub-expert */
+    uint64_t *keys;  /* [N * E] to sort by */
+    uint32_t *units; /* [N * E] of the store, the likeliest first, */
+    uint32_t n;      /* so many */
+} moe_ahead;
+
 /* Experts from disk (moe_disk.c): what is added where a store holds the weights in place of the mapping. */
 typedef struct moe_disk {
     bool wanted;           /* there will be a store */
@@ -29,7 +46,8 @@ typedef struct moe_disk {
     const uint8_t *const *proxies; /* [n_moe_layers] the rows that a proxy gate looks at; NULL: those of the weights */
     const uint32_t *floors; /* [cap] points down to which a token may lose what has not arrived in time; 0: nothing */
     uint64_t until_ns;      /* when that time is up; 0: never */
-    uint64_t dropped;       /* sub-experts, over all tokens */
+    moe_ahead ahead;
+    uint64_t dropped; /* sub-experts, over all tokens */
 } moe_disk;
 
 /* Scratch of the largest batch, and after a run what was chosen. "Slot" is the rank of a chosen expert, 0 .. k0-1. */
@@ -120,6 +138,9 @@ static inline uint64_t moe_score_key(float score, uint32_t index)
     return (uint64_t)~bits << 32 | index;
 }
 
+/* Keys ascending; nothing is allocated. */
+void moe_sort_keys(uint64_t *keys, size_t n);
+
 /* Whether the rung of a token leaves anything to choose, so that it has scores. */
 bool moe_exec_is_scored(const moe_exec *m, const uint32_t *points, size_t token);
 /* Marks in keep [full] the slots of a scored token that a rung runs; keys [full] is scratch. */
@@ -127,6 +148,15 @@ void moe_exec_mark(const moe_exec *m, const moe_layer *layer, size_t token, uint
                    uint8_t *keep);
 
 bool moe_wants_quantized(const moe_layer *layer);
+
+/* Log of the score of a sub-expert (slot * N + n) that a token runs. Tokens that have no scores, being at full, rank
+ * sub-experts by their experts' mixing weights. */
+float moe_exec_run_score(const moe_exec *m, const uint32_t *points, size_t token, uint32_t run);
+
+/* moe_ahead.c. guess chooses for the layer that disk.ahead names, start begins to read what was chosen. */
+void moe_ahead_layout(arena *memory, moe_exec *m);
+void moe_ahead_guess(moe_exec *m, const moe_pass *pass);
+void moe_ahead_start(moe_exec *m);
 
 /* moe_disk.c */
 void moe_disk_layout(arena *a, moe_exec *m);

@@ -176,6 +176,18 @@ static void count_run(mp_engine *e, uint32_t i)
     if (e->watch) watch_layer(e, i);
 }
 
+/* Tells which expert layer comes after layer l, for what may be read of it ahead. */
+static void look_ahead(mp_engine *e, uint32_t l)
+{
+    const mp_model *m = e->model;
+    moe_ahead *a = &e->moe.disk.ahead;
+    const bool experts = l + 1 < m->hp.n_layers && model_has_experts(m, l + 1);
+    a->layer = experts ? &m->moe[l + 1] : NULL;
+    a->norm = experts ? (const float *)m->layers[l + 1].ffn_norm.data : NULL;
+    a->h = e->h;
+    a->eps = m->hp.rms_eps;
+}
+
 static mp_status run_layers(mp_engine *e, uint64_t start, mp_error *err)
 {
     const uint32_t moe_layers = e->model->info.n_moe_layers;
@@ -186,6 +198,7 @@ static mp_status run_layers(mp_engine *e, uint64_t start, mp_error *err)
         e->times.attention_ns += clock_now_ns() - before;
         engine_ffn_norm(e, l, e->h, e->norm);
         if (deadline) e->moe.disk.until_ns = start + deadline * (done + 1) / moe_layers;
+        look_ahead(e, l);
         MP_TRY(engine_ffn(e, l, e->out, err));
         engine_add(e, e->h, e->out);
         if (model_has_experts(e->model, l)) count_run(e, done++);

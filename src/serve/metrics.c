@@ -48,6 +48,8 @@ enum {
     STORE_READS,
     STORE_STALL,
     STORE_EVICTIONS,
+    STORE_AHEAD,
+    STORE_AHEAD_USED,
     STORE_SWAPS,
     CONNECTIONS_TOTAL,
     RUNNING,
@@ -95,6 +97,8 @@ static const struct {
     [STORE_READS] = {"store_reads_total", "", "Reads of sub-experts that ended.", 1, false},
     [STORE_STALL] = {"store_stall_seconds_total", "", "Time that steps waited for reads.", 1e-9, false},
     [STORE_EVICTIONS] = {"store_evictions_total", "", "Sub-experts that made room for others.", 1, false},
+    [STORE_AHEAD] = {"store_read_ahead_total", "", "Sub-experts read before a layer wanted them.", 1, false},
+    [STORE_AHEAD_USED] = {"store_read_ahead_wanted_total", "", "Those of them that a layer wanted then.", 1, false},
     [STORE_SWAPS] = {"store_replaced_total", "", "Sub-experts whose place a resident one took, over tokens and layers.",
                      1, false},
     [CONNECTIONS_TOTAL] = {"connections_total", "", "Connections that were opened.", 1, false},
@@ -266,6 +270,8 @@ void metrics_store(metrics *m, const mp_store_stats *s)
     set(m, STORE_READS, (int64_t)s->reads);
     set(m, STORE_STALL, (int64_t)s->stall_ns);
     set(m, STORE_EVICTIONS, (int64_t)s->evictions);
+    set(m, STORE_AHEAD, (int64_t)s->ahead);
+    set(m, STORE_AHEAD_USED, (int64_t)s->ahead_used);
     set(m, STORE_SWAPS, (int64_t)s->swaps);
     set(m, STORE_MEMORY, (int64_t)s->memory);
     set(m, STORE_RESIDENT, (int64_t)s->resident_bytes);

@@ -2,7 +2,10 @@
  *
  * A claim first pins everything that is there, so that making room for one of its units never costs it another. Where
  * room ends it lets go of what lies beyond the first unit without a slot; only a claim that could not even have its
- * first unit gives up its own later ones, last first, until that has room. */
+ * first unit gives up its own later ones, last first, until that has room.
+ *
+ * Reading ahead is a claim that nobody waits for: its units keep their slots, but no pins. How many they may be follows
+ * the disk: one more each time it was done before the next claim began, a quarter less each time it was not. */
 #include <assert.h>
 #include <string.h>
 
@@ -87,7 +90,10 @@ static uint32_t take(store *s, uint32_t *slots, const uint32_t *units, uint32_t 
 {
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = s->slot_of[units[i]];
-        if (slots[i] != STORE_NONE) pin(s, slots[i]);
+        if (slots[i] == STORE_NONE) continue;
+        pin(s, slots[i]);
+        s->stats.ahead_used += s->slots[slots[i]].ahead;
+        s->slots[slots[i]].ahead = false;
     }
     for (uint32_t i = 0; i < n; i++) {
         const bool hit = slots[i] != STORE_NONE;
@@ -120,12 +126,24 @@ static mp_status collect(const store *s, store_claim *c, mp_error *err)
     return MP_OK;
 }
 
+/* Whether the disk was done with what was read ahead when a claim began. */
+static void judge_ahead(store *s)
+{
+    if (!s->ahead_open) return;
+    s->ahead_open = false;
+    if (s->in_flight)
+        s->ahead_most -= s->ahead_most / 4 + (s->ahead_most > 1 && s->ahead_most < 4);
+    else if (s->ahead_limited && s->ahead_most < s->depth)
+        s->ahead_most++;
+}
+
 uint32_t store_claim_begin(store *s, store_claim *c, const uint32_t *units, uint32_t n, bool wait)
 {
     assert(n <= c->cap && c->n == 0);
     c->n_ready = 0;
     pthread_mutex_lock(&s->lock);
     reads_poll(s);
+    judge_ahead(s);
     while ((c->n = take(s, c->slot, units, n)) == 0 && n && wait) reads_wait(s, 0);
     reads_start(s);
     for (uint32_t i = 0; i < c->n; i++) c->ready[i] = i;
@@ -156,6 +174,40 @@ void store_claim_end(store *s, store_claim *c)
     c->n = c->n_ready = 0;
     reads_start(s);
     pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Places units that have no slot, as many as may be; returns how many. */
+static uint32_t place_ahead(store *s, const uint32_t *units, uint32_t n)
+{
+    const uint32_t free = s->n_queue ? 0 : (s->depth - s->in_flight) / s->shape.n_parts;
+    const uint32_t most = s->ahead_most < free ? s->ahead_most : free;
+    uint32_t begun = 0;
+    s->ahead_limited = false;
+    for (uint32_t i = 0; i < n && !s->ahead_limited; i++) {
+        if (s->slot_of[units[i]] != STORE_NONE) continue;
+        s->ahead_limited = begun == most;
+        const uint32_t at = s->ahead_limited ? STORE_NONE : find_room(s);
+        if (at == STORE_NONE) break;
+        place(s, at, units[i]);
+        s->slots[at].ahead = true;
+        begun++;
+    }
+    return begun;
+}
+
+void store_read_ahead(store *s, const uint32_t *units, uint32_t n)
+{
+    pthread_mutex_lock(&s->lock);
+    reads_poll(s);
+    for (uint32_t i = 0; i < n; i++)
+        if (s->slot_of[units[i]] != STORE_NONE) pin(s, s->slot_of[units[i]]);
+    const uint32_t begun = place_ahead(s, units, n);
+    reads_start(s);
+    for (uint32_t i = 0; i < n; i++)
+        if (s->slot_of[units[i]] != STORE_NONE) unpin(s, s->slot_of[units[i]]);
+    s->stats.ahead += begun;
+    s->ahead_open = begun > 0;
     pthread_mutex_unlock(&s->lock);
 }
 

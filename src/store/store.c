@@ -256,6 +256,7 @@ mp_status store_open(const store_shape *shape, const store_params *params, uint3
     if (!s) return status_no_memory(err, sizeof *s, "the store");
     init_lock(s);
     s->shape = *shape;
+    s->ahead_most = 1;
     s->depth = params->depth ? params->depth : DEFAULT_DEPTH;
     const mp_status status = open_parts(s, shape, params, least, notice, err);
     if (status == MP_OK)

@@ -56,9 +56,10 @@ typedef struct store_stats {
     uint64_t bytes_wanted; /* of claimed units */
     uint64_t bytes_read;   /* from disk, alignment included */
     uint64_t evictions;
-    uint64_t stall_ns;  /* spent waiting in store_claim_wait() */
-    uint64_t reads;     /* requests finished */
-    uint64_t depth_sum; /* requests in flight, summed at each start of one: depth_sum / reads is the mean */
+    uint64_t ahead, ahead_used; /* units that store_read_ahead() began to read, and those of them that a claim wanted */
+    uint64_t stall_ns;          /* spent waiting in store_claim_wait() */
+    uint64_t reads;             /* requests finished */
+    uint64_t depth_sum;         /* requests in flight, summed at each start of one: depth_sum / reads is the mean */
     uint32_t depth_max;
     uint32_t slots, resident, pinned; /* now */
     uint64_t slot_bytes;
@@ -100,6 +101,10 @@ uint32_t store_claim_begin(store *s, store_claim *c, const uint32_t *units, uint
 mp_status store_claim_wait(store *s, store_claim *c, uint32_t seen, uint64_t until_ns, mp_error *err);
 /* A part of the i-th unit of the claim, which must be ready. */
 const uint8_t *store_data(const store *s, const store_claim *c, uint32_t i, uint32_t part);
+/* Begins to read those of units [n] (distinct) that are not there, likely to be claimed soon and the likeliest first.
+ * Neither what is pinned nor any of the units makes room for them. It does not wait, and begins no more than the disk
+ * has lately been done with by the time the next claim began. */
+void store_read_ahead(store *s, const uint32_t *units, uint32_t n);
 /* Unpins. Reads that have not ended stay counted until they have. A unit whose read failed is forgotten. */
 void store_claim_end(store *s, store_claim *c);
 

@@ -25,6 +25,7 @@ typedef struct slot {
     uint8_t state;
     uint8_t n_started, n_left; /* parts whose read was started; that have not arrived */
     uint8_t failed_part;
+    bool ahead;         /* read before a claim wanted it, and none has yet */
     int error;          /* of a failed one: an errno or READ_* */
     uint32_t failed_at; /* bytes of the part that had arrived */
 } slot;
@@ -62,7 +63,10 @@ struct store {
     uint32_t n_free;
     uint32_t *queue; /* [n_slots] ring: slots in READING with parts not started */
     uint32_t queue_head, n_queue;
-    io_request *batch; /* [depth] */
+    uint32_t ahead_most; /* units that store_read_ahead() may begin to read at once */
+    bool ahead_limited;  /* the last time there were more */
+    bool ahead_open;     /* no claim has begun since */
+    io_request *batch;   /* [depth] */
     uint32_t in_flight;
     const source *changed_source; /* one that is seen to be another than was opened; NULL: none */
     store_stats stats;
