@@ -594,12 +594,12 @@ static void test_slot_bytes(void **state)
     assert_int_equal(store_memory_for(&shape, 3), 3 * 16384);
     const store_part odd[] = {{32, 65536, 0}};
     shape = (store_shape){.n_layers = 1, .n_subs = 4, .n_parts = 1, .parts = odd};
-    assert_int_equal(store_memory_for(&shape, 1), 65536 + 4096);
+    assert_int_equal(store_memory_for(&shape, 1), 65536 + 512);
     const store_part crossing[] = {{0, 35000, 0}};
     shape.parts = crossing;
-    assert_int_equal(store_memory_for(&shape, 1), 10 * 4096);
+    assert_int_equal(store_memory_for(&shape, 1), 70 * 512);
     shape.n_subs = 1;
-    assert_int_equal(store_memory_for(&shape, 1), 9 * 4096);
+    assert_int_equal(store_memory_for(&shape, 1), 69 * 512);
     const store_part small[] = {{0, 3000, 0}, {4096, 64, 0}}; /* blocks would hold little else: the parts alone */
     shape = (store_shape){.n_layers = 1, .n_subs = 4, .n_parts = 2, .parts = small};
     assert_int_equal(store_memory_for(&shape, 1), 3008 + 64);

@@ -27,21 +27,25 @@ mp_status io_find(const char *name, const io_class **out, mp_error *err)
     return status_fail(err, MP_E_INVALID, "no I/O backend \"%s\"; there are: %s", name, names);
 }
 
-/* Some file systems take the flag and refuse the reads, so one read decides. */
-static bool reads_directly(int fd)
+/* What direct reads must be a multiple of, 0 where there are none: some file systems take the flag and refuse the
+ * reads, and disks differ in their sectors, so reads decide. */
+static uint32_t direct_align(int fd)
 {
-    void *page = NULL;
-    if (posix_memalign(&page, IO_ALIGN, IO_ALIGN) != 0) return false;
-    const bool works = pread(fd, page, IO_ALIGN, 0) >= 0;
+    static const uint32_t aligns[] = {IO_SECTOR, IO_ALIGN};
+    uint8_t *page = NULL;
+    uint32_t found = 0;
+    if (posix_memalign((void **)&page, IO_ALIGN, 2 * IO_ALIGN) != 0) return 0;
+    for (size_t i = 0; i < sizeof aligns / sizeof *aligns && !found; i++)
+        if (pread(fd, page + aligns[i], aligns[i], aligns[i]) >= 0) found = aligns[i];
     free(page);
-    return works;
+    return found;
 }
 
 /* O_NONBLOCK, here and below: a pipe must be refused, not waited for. */
-static int open_direct(const char *path)
+static int open_direct(const char *path, uint32_t *align)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_DIRECT);
-    if (fd < 0 || reads_directly(fd)) return fd;
+    if (fd < 0 || (*align = direct_align(fd))) return fd;
     close(fd);
     return -1;
 }
@@ -49,8 +53,7 @@ static int open_direct(const char *path)
 mp_status io_file_open(const char *path, bool direct, int *fd, uint32_t *align, mp_error *err)
 {
     struct stat st;
-    *align = IO_ALIGN;
-    *fd = direct ? open_direct(path) : -1;
+    *fd = direct ? open_direct(path, align) : -1;
     if (*fd < 0) {
         *align = 1;
         *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

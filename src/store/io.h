@@ -7,7 +7,8 @@
 
 #include "base/status.h"
 
-#define IO_ALIGN 4096u /* what direct reads are a multiple of */
+#define IO_SECTOR 512u  /* what direct reads are a multiple of, of most disks, */
+#define IO_ALIGN  4096u /* and of all of them */
 
 typedef struct io_request {
     uint64_t offset;
@@ -54,7 +55,7 @@ const io_class *io_at(size_t i);
 mp_status io_find(const char *name, const io_class **out, mp_error *err);
 
 /* Opens for reading, where `direct` past the page cache (O_DIRECT) if the file system takes that; *align is then
- * IO_ALIGN, and offsets, sizes and addresses must be multiples of it. 1 where it is not direct. */
+ * IO_SECTOR or IO_ALIGN, and offsets, sizes and addresses must be multiples of it. 1 where it is not direct. */
 mp_status io_file_open(const char *path, bool direct, int *fd, uint32_t *align, mp_error *err);
 
 /* For backends: reads what is left of a request of which `done` bytes have arrived, in the calling thread. */

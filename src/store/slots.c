@@ -2,35 +2,27 @@
 
 #define MAX_PART ((uint64_t)1 << 30) /* what every system reads in one request */
 
-/* A slot may be larger than what it holds by 1 / SLACK of that. */
-#define SLACK 4
+/* A slot may be larger than what it holds by 1 / SLACK of that where reads are direct, in blocks of any disk where that
+ * is 1 / LITTLE. */
+#define SLACK  4
+#define LITTLE 32
 /* Where parts begin that are read through the page cache: kernels like whole vectors. */
 #define VECTOR 64
 
-static uint64_t blocks_down(uint64_t bytes)
+static uint64_t up(uint64_t bytes, uint64_t block)
 {
-    return bytes / IO_ALIGN * IO_ALIGN;
-}
-
-static uint64_t blocks_up(uint64_t bytes)
-{
-    return blocks_down(bytes + IO_ALIGN - 1);
-}
-
-static uint64_t vectors_up(uint64_t bytes)
-{
-    return (bytes + VECTOR - 1) / VECTOR * VECTOR;
+    return (bytes + block - 1) / block * block;
 }
 
 /* Of the sub-expert that lies worst. Where a part's size is not a whole number of blocks, the same distances come back
- * after IO_ALIGN sub-experts at most. */
-static uint64_t window(const store_part *part, uint32_t n_subs)
+ * after `block` sub-experts at most. */
+static uint64_t window(const store_part *part, uint32_t n_subs, uint32_t block)
 {
-    const uint32_t n = part->bytes % IO_ALIGN == 0 ? 1 : n_subs < IO_ALIGN ? n_subs : IO_ALIGN;
+    const uint32_t n = part->bytes % block == 0 ? 1 : n_subs < block ? n_subs : block;
     uint64_t most = 0;
     for (uint32_t s = 0; s < n; s++) {
         const uint64_t begin = part->offset + s * part->bytes;
-        const uint64_t bytes = blocks_up(begin + part->bytes) - blocks_down(begin);
+        const uint64_t bytes = up(begin + part->bytes, block) - begin / block * block;
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -64,39 +56,47 @@ mp_status slots_check(const store_shape *shape, mp_error *err)
     return MP_OK;
 }
 
-/* Of the layer where the part is largest. */
-static uint64_t column_bytes(const store_shape *shape, uint32_t part, bool direct)
+/* Of the layer where the part is largest; block 1: not in blocks. */
+static uint64_t column_bytes(const store_shape *shape, uint32_t part, uint32_t block)
 {
     uint64_t most = 0;
     for (uint32_t l = 0; l < shape->n_layers; l++) {
         const store_part *p = &shape->parts[l * shape->n_parts + part];
-        const uint64_t bytes = direct ? window(p, shape->n_subs) : vectors_up(p->bytes);
+        const uint64_t bytes = block > 1 ? window(p, shape->n_subs, block) : up(p->bytes, VECTOR);
         most = bytes > most ? bytes : most;
     }
     return most;
 }
 
-static uint64_t all_columns(const store_shape *shape, bool direct)
+static uint64_t all_columns(const store_shape *shape, uint32_t block)
 {
     uint64_t sum = 0;
-    for (uint32_t p = 0; p < shape->n_parts; p++) sum += column_bytes(shape, p, direct);
+    for (uint32_t p = 0; p < shape->n_parts; p++) sum += column_bytes(shape, p, block);
     return sum;
 }
 
 uint32_t slots_align(const store_shape *shape)
 {
-    const uint64_t bare = all_columns(shape, false);
-    return all_columns(shape, true) <= bare + bare / SLACK ? IO_ALIGN : 1;
+    const uint64_t bare = all_columns(shape, 1);
+    if (all_columns(shape, IO_ALIGN) <= bare + bare / LITTLE) return IO_ALIGN;
+    return all_columns(shape, IO_SECTOR) <= bare + bare / SLACK ? IO_SECTOR : 1;
 }
 
 uint64_t slots_bytes(const store_shape *shape)
 {
-    return all_columns(shape, slots_align(shape) == IO_ALIGN);
+    return all_columns(shape, slots_align(shape));
 }
 
 uint64_t slots_column(const store_shape *shape, uint32_t part)
 {
-    return column_bytes(shape, part, slots_align(shape) == IO_ALIGN);
+    return column_bytes(shape, part, slots_align(shape));
+}
+
+bool slots_lie_on(const store_shape *shape, uint32_t align)
+{
+    for (uint32_t i = 0; i < shape->n_layers * shape->n_parts; i++)
+        if (shape->parts[i].offset % align || shape->parts[i].bytes % align) return false;
+    return true;
 }
 
 uint64_t slots_file_end(const store_shape *shape, uint32_t file)

@@ -16,11 +16,14 @@
 
 /* Refuses shapes that no file can have, and those whose sizes overflow. */
 mp_status slots_check(const store_shape *shape, mp_error *err);
-/* What begin and end of parts in slots are a multiple of: IO_ALIGN, or 1 where direct reads would waste memory. */
+/* What begin and end of parts in slots are a multiple of: IO_ALIGN, IO_SECTOR, or 1 where direct reads would waste
+ * memory. */
 uint32_t slots_align(const store_shape *shape);
 /* Bytes of a slot, and what of them is a part's column; of a shape that passed the check. */
 uint64_t slots_bytes(const store_shape *shape);
 uint64_t slots_column(const store_shape *shape, uint32_t part);
+/* Whether all parts begin and end at multiples of `align`, so that slots have room for whole blocks of that size. */
+bool slots_lie_on(const store_shape *shape, uint32_t align);
 /* The last byte of a file that any unit needs, plus one; 0: none. */
 uint64_t slots_file_end(const store_shape *shape, uint32_t file);
 

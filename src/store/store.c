@@ -72,21 +72,26 @@ static void close_files(store *s)
 /* s->align is what all of them allow. */
 static mp_status try_files(store *s, bool direct, mp_error *err)
 {
-    s->align = IO_ALIGN;
+    bool all_direct = direct;
+    uint32_t most = 1;
     for (uint32_t i = 0; i < s->n_sources; i++) {
         uint32_t align;
         MP_TRY(io_file_open(s->sources[i].path, direct, &s->fds[i], &align, err));
-        if (align < s->align) s->align = align;
+        if (align == 1) all_direct = false;
+        if (align > most) most = align;
     }
+    s->align = !all_direct ? 1 : most > s->block ? most : s->block;
     return MP_OK;
 }
 
-/* One alignment holds for all: where a file cannot be read directly, none is. */
+/* One alignment holds for all: where a file cannot be read directly, none is. Nor are disks of large sectors, but for
+ * files that are made for them. */
 static mp_status open_files(store *s, const store_file *files, mp_error *err)
 {
     const bool direct = s->block > 1;
     MP_TRY(try_files(s, direct, err));
-    if (direct && s->align == 1 && s->n_sources > 1) {
+    const bool fits = s->align <= s->block || slots_lie_on(&s->shape, s->align);
+    if (direct && (!fits || (s->align == 1 && s->n_sources > 1))) {
         close_files(s);
         MP_TRY(try_files(s, false, err));
     }
