@@ -254,27 +254,37 @@ static void test_rows_dot_bits(void **state)
     for_each_isa(dot_bits_isa);
 }
 
-/* The extremes of every integer format times the extremes of the activation: nothing saturates. */
+/* A row of the extremes of an integer format, with factors of 1. */
+static void extreme_row(const dtype_traits *traits, uint8_t fill, size_t n, uint8_t *row)
+{
+    memset(row, fill, n / traits->block * traits->block_bytes);
+    for (size_t b = 0; b < n / traits->block; b++) {
+        const size_t at = b * traits->block_bytes + (traits->type == DTYPE_Q6_K ? 208 : 0);
+        memcpy(row + at, "\x00\x3c", 2);
+        if (traits->type == DTYPE_Q4_K) memcpy(row + at + 2, "\x00\x3c", 2);
+    }
+}
+
+/* The extremes of every integer format times the extremes of the activation, for one token and for many: nothing
+ * saturates. */
 static void dot_extremes_isa(const kernels *k)
 {
-    enum { N = 256 };
-    float x[N], out, *outs = &out, expected, *expecteds = &expected;
+    enum { N = 256, ROWS = 32, TOKENS = 13 };
+    float x[N], out[TOKENS][ROWS], *outs[TOKENS], expected[ROWS], *expecteds = expected;
     uint8_t act[N + N / 2], row[512];
-    const void *operand = act;
+    const void *operands[TOKENS];
+    for (size_t t = 0; t < TOKENS; t++) outs[t] = out[t], operands[t] = act;
     for (unsigned fill = 0; fill < 4; fill++) {
         for (size_t i = 0; i < N; i++) x[i] = fill & 1 ? -1.0f : 1.0f;
         k->quantize_act(x, N, act);
         for (size_t i = 3; i < N_TYPES; i++) {
-            memset(row, fill & 2 ? 0xff : 0x80, sizeof row);
-            const size_t blocks = N / dtype_get(TYPES[i])->block, bytes = dtype_get(TYPES[i])->block_bytes;
-            for (size_t b = 0; b < blocks; b++) { /* factors of 1 */
-                const size_t at = b * bytes + (TYPES[i] == DTYPE_Q6_K ? 208 : 0);
-                memcpy(row + at, "\x00\x3c", 2);
-                if (TYPES[i] == DTYPE_Q4_K) memcpy(row + at + 2, "\x00\x3c", 2);
+            extreme_row(dtype_get(TYPES[i]), fill & 2 ? 0xff : 0x80, N, row);
+            kernels_get("ref")->rows_dot(TYPES[i], N, row, 0, 1, operands, &expecteds, 1, NULL);
+            for (size_t count = 1; count <= TOKENS; count += 4) {
+                k->rows_dot(TYPES[i], N, row, 0, ROWS, operands, outs, count, NULL);
+                for (size_t at = 0; at < count * ROWS; at++)
+                    assert_float_equal(out[at / ROWS][at % ROWS], expected[0], fabsf(expected[0]) * 1e-5f + 1e-3f);
             }
-            k->rows_dot(TYPES[i], N, row, 512, 1, &operand, &outs, 1, NULL);
-            kernels_get("ref")->rows_dot(TYPES[i], N, row, 512, 1, &operand, &expecteds, 1, NULL);
-            assert_float_equal(out, expected, fabsf(expected) * 1e-5f + 1e-3f);
         }
     }
 }
@@ -483,6 +493,36 @@ static void accumulate_of_type(const kernels *k, dtype type)
 static void accumulate_isa(const kernels *k)
 {
     for (size_t i = 0; i < N_TYPES; i++) accumulate_of_type(k, TYPES[i]);
+}
+
+/* The same of 32 rows with factors of the same size, which are rounded to the most there is. */
+static void accumulate_extremes_isa(const kernels *k)
+{
+    enum { N = 256, ROWS = 32, TOKENS = 6 };
+    float a[ROWS], y[TOKENS][N], *ys[TOKENS], expected[N], *expecteds = expected;
+    const float *factors[TOKENS];
+    uint8_t row[512];
+    for (size_t t = 0; t < TOKENS; t++) ys[t] = y[t], factors[t] = a;
+    for (unsigned fill = 0; fill < 4; fill++) {
+        for (size_t j = 0; j < ROWS; j++) a[j] = fill & 1 ? -1.0f : 1.0f;
+        for (size_t i = 3; i < N_TYPES; i++) {
+            extreme_row(dtype_get(TYPES[i]), fill & 2 ? 0xff : 0x80, N, row);
+            memset(expected, 0, sizeof expected);
+            kernels_get("ref")->rows_accumulate(TYPES[i], N, row, 0, ROWS, factors, &expecteds, 1, NULL);
+            for (size_t count = 1; count <= TOKENS; count++) {
+                memset(y, 0, sizeof y);
+                k->rows_accumulate(TYPES[i], N, row, 0, ROWS, factors, ys, count, NULL);
+                for (size_t at = 0; at < count * N; at++)
+                    assert_float_equal(y[at / N][at % N], expected[at % N], fabsf(expected[at % N]) * 0.005f + 0.01f);
+            }
+        }
+    }
+}
+
+static void test_rows_accumulate_extremes(void **state)
+{
+    (void)state;
+    for_each_isa(accumulate_extremes_isa);
 }
 
 static void test_rows_accumulate(void **state)
@@ -821,6 +861,7 @@ int main(void)
         cmocka_unit_test(test_rows_dot_interleaved),
         cmocka_unit_test(test_rows_accumulate),
         cmocka_unit_test(test_rows_accumulate_bits),
+        cmocka_unit_test(test_rows_accumulate_extremes),
         cmocka_unit_test(test_norm_and_swiglu),
         cmocka_unit_test(test_softmax),
         cmocka_unit_test(test_log_sum_exp),
