@@ -97,8 +97,8 @@ typedef struct cli_command {
 #define CLI_OPTION_NO_MMAP                                                                                             \
     {                                                                                                                  \
         "no-mmap", 0, OPTION_FLAG, offsetof(cli_common, no_mmap), NULL,                                                \
-            "read the model into memory, arranged for this CPU, instead of mapping it: starts later, runs faster; under --memory all but the " \
-            "experts are, in any case",                                                                                \
+            "read the model into memory, arranged for this CPU, instead of mapping it: starts later, runs faster; "    \
+            "under --memory all but the experts are, in any case",                                                     \
             0, 0, NULL, false                                                                                          \
     }
 
