@@ -108,18 +108,9 @@ INLINE size_t rows_ahead(size_t stride)
     return stride > 0 && stride < most / 4 ? most / stride / 4 * 4 : 4;
 }
 
-/* Asks for half a chunk of four rows, in order of address: a few lines at a time, for there are but so many requests
- * under way. */
-INLINE void ask_ahead(dtype type, size_t half, const uint8_t *next)
-{
-    const size_t bytes = 2 * chunk_bytes(type);
-#pragma GCC unroll 16
-    for (size_t b = 0; b < bytes; b += 64) __builtin_prefetch(next + half * bytes + b);
-}
-
-/* Half a chunk of four rows, or the first `count` of its four runs. */
+/* Half a chunk of four rows, or the first `count` of its four runs. `next`: asked for between them, NULL: nothing. */
 INLINE void multiply_half(dtype type, const uint8_t *w, size_t stride, size_t half, size_t count, const uint8_t *quants,
-                          vi *out)
+                          const uint8_t *next, vi *out)
 {
     const bool halves = type == DTYPE_Q6_K;
     vi dots[8];
@@ -131,6 +122,7 @@ INLINE void multiply_half(dtype type, const uint8_t *w, size_t stride, size_t ha
             continue;
         }
         vi sums[2];
+        if (next) ask_lines(next, 2 * chunk_bytes(type), k, 4);
         quad_run(type, w, stride, 4 * half + k, quad);
         multiply(halves, quad, quants + (4 * half + k) * RUN, sums);
         both[0] = sums[0];
@@ -150,14 +142,14 @@ INLINE void multiply_rows(dtype type, size_t g, const uint8_t *w, size_t stride,
 #pragma GCC unroll 4
             for (size_t l = 0; l < 4; l++) raw_load_lane(type, w + l * stride, CHUNK_RUNS, 4 * l + g, &p->raw[c]);
 #pragma GCC unroll 2
-            for (size_t half = 0; half < 2; half++) {
-                ask_ahead(type, half, next);
-                multiply_half(type, w, stride, half, 4, quants + c * CHUNK, &p->dots[c][half][0][g]);
-            }
+            for (size_t half = 0; half < 2; half++)
+                multiply_half(type, w, stride, half, 4, quants + c * CHUNK, next + half * 2 * chunk_bytes(type),
+                              &p->dots[c][half][0][g]);
         } else {
             for (size_t l = 0; l < 4; l++) raw_load_lane(type, w + l * stride, left, 4 * l + g, &p->raw[c]);
             for (size_t half = 0; 4 * half < left; half++)
-                multiply_half(type, w, stride, half, left - 4 * half, quants + c * CHUNK, &p->dots[c][half][0][g]);
+                multiply_half(type, w, stride, half, left - 4 * half, quants + c * CHUNK, NULL,
+                              &p->dots[c][half][0][g]);
         }
     }
 }
