@@ -137,7 +137,7 @@ mp_status disk_open(mp_engine *e, mp_error *err)
         e->moe.disk.ahead.off = e->params.store.no_read_ahead;
         if (p->prefer_resident > 0) e->moe.disk.resident_margin = log1pf(-p->prefer_resident);
     }
-    MP_TRY(model_settle(m, p->memory, e->x.k, e->params.progress, e->params.user, err));
+    MP_TRY(model_settle(m, p->memory, e->x.k, e->x.pool, e->params.progress, e->params.user, err));
     if (e->moe.disk.wanted) e->moe.disk.proxies = model_proxies(m);
     return MP_OK;
 }

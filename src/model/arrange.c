@@ -3,7 +3,6 @@
  * bits. */
 #include <stdlib.h>
 
-#include "base/pool.h"
 #include "model/model.h"
 #include "tensor/kernels.h"
 #include "tensor/rows16.h"
@@ -61,15 +60,13 @@ static mp_status arrange_all(arrange_job *j, mp_model *m, mp_error *err)
     return MP_OK;
 }
 
-mp_status model_arrange(mp_model *m, const kernels *k, mp_error *err)
+mp_status model_arrange(mp_model *m, const kernels *k, pool *p, mp_error *err)
 {
-    arrange_job job = {0};
+    arrange_job job = {.pool = p};
     if (!k->rows16) return MP_OK;
-    MP_TRY(pool_new(0, &job.pool, err));
     gguf_write_protect(m->file, false);
     const mp_status status = arrange_all(&job, m, err);
     gguf_write_protect(m->file, true);
-    pool_free(job.pool);
     free(job.scratch);
     return status;
 }

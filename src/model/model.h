@@ -3,6 +3,7 @@
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
+#include "base/pool.h"
 #include "gguf/gguf.h"
 #include "model/arch.h"
 #include "model/moe.h"
@@ -109,13 +110,13 @@ static inline bool model_stays_mapped(const mp_model *m, uint64_t memory)
 }
 
 /* Brings weights into memory for an engine under this cap, where they are not yet: all of them if the model was opened
- * for that, arranged for the engine's kernels, all but the experts under a cap that binds. Any thread may call, any
- * number of times; the first one pays. MP_E_INVALID where weights are there, but arranged for kernels other than `k`.
- * `progress` may be NULL. */
-mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, mp_progress_fn progress, void *user,
-                       mp_error *err);
+ * for that, arranged for the engine's kernels by its threads, all but the experts under a cap that binds. Any thread
+ * may call, any number of times; the first one pays. MP_E_INVALID where weights are there, but arranged for kernels
+ * other than `k`. `progress` may be NULL. */
+mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, pool *p, mp_progress_fn progress,
+                       void *user, mp_error *err);
 /* arrange.c: interleaves the rows of weights in memory that k takes so. */
-mp_status model_arrange(mp_model *m, const kernels *k, mp_error *err);
+mp_status model_arrange(mp_model *m, const kernels *k, pool *p, mp_error *err);
 
 /* A proxy gate scores a sub-expert by its first neurons. Where the experts stay on disk these are kept in memory,
  * beside the other weights: proxies.c. */

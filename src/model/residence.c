@@ -77,7 +77,7 @@ static bool tell_loaded(void *user, uint64_t done, uint64_t total)
 
 /* With the lock held. All weights of a model that come into memory at once are arranged: no engine runs yet, so their
  * views may change with what they view. */
-static mp_status bring(const mp_model *m, bool capped, const kernels *k, load_job *job, mp_error *err)
+static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p, load_job *job, mp_error *err)
 {
     model_residence *r = m->residence;
     const bool first = !r->others;
@@ -95,7 +95,7 @@ static mp_status bring(const mp_model *m, bool capped, const kernels *k, load_jo
     r->experts = !capped;
     if (capped || !first) return MP_OK;
     r->arranged = k->rows16;
-    return model_arrange((mp_model *)(uintptr_t)m, k, err);
+    return model_arrange((mp_model *)(uintptr_t)m, k, p, err);
 }
 
 static mp_status check_arranged(const mp_model *m, const kernels *k, mp_error *err)
@@ -106,8 +106,8 @@ static mp_status check_arranged(const mp_model *m, const kernels *k, mp_error *e
                        gguf_path(m->file), k->isa);
 }
 
-mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, mp_progress_fn progress, void *user,
-                       mp_error *err)
+mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, pool *p, mp_progress_fn progress,
+                       void *user, mp_error *err)
 {
     model_residence *r = m->residence;
     const bool capped = model_is_capped(m, memory);
@@ -120,7 +120,7 @@ mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, mp_
                              "%s: its experts are in memory already, for another engine: a cap would save nothing",
                              gguf_path(m->file));
     else if (capped ? !r->others : !r->experts)
-        status = bring(m, capped, k, &job, err);
+        status = bring(m, capped, k, p, &job, err);
     if (!status) status = check_arranged(m, k, err);
     pthread_mutex_unlock(&r->lock);
     return status;
