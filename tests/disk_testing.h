@@ -96,10 +96,10 @@ static UNUSED_OK void part_path(char path[160], int part)
     snprintf(path, 160, "%s/parts-%05d-of-%05d.gguf", directory, part + 1, FILES);
 }
 
-/* Every third tensor of `g`, and its keys, as one file of a model in three. */
-static UNUSED_OK void write_part(const gguf *g, int part)
+/* The keys of `g`, and those of its tensors that are wanted, as a file; `extend` may set keys of its own. */
+static UNUSED_OK void write_some(const gguf *g, const char *path, bool (*wanted)(const gguf *g, size_t i, int which),
+                                 void (*extend)(gguf_writer *w, const gguf *g, int which), int which)
 {
-    char path[160];
     mp_error err;
     gguf_writer *w;
     assert_ok(gguf_writer_new(gguf_alignment(g), &w, &err), &err);
@@ -108,21 +108,41 @@ static UNUSED_OK void write_part(const gguf *g, int part)
         const void *raw = gguf_key_raw(g, i, &bytes);
         assert_ok(gguf_set_raw(w, gguf_key_name(g, i), gguf_key_type(g, i), raw, bytes, &err), &err);
     }
-    assert_ok(gguf_set_u32(w, "split.no", (uint32_t)part, &err), &err);
-    assert_ok(gguf_set_u32(w, "split.count", FILES, &err), &err);
-    assert_ok(gguf_set_u32(w, "split.tensors.count", (uint32_t)gguf_n_tensors(g), &err), &err);
-    for (size_t i = (size_t)part; i < gguf_n_tensors(g); i += FILES) {
+    if (extend) extend(w, g, which);
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
         const gguf_tensor *t = gguf_tensor_at(g, i);
-        assert_ok(gguf_add_tensor(w, t->name, t->dtype, t->n_dims, t->dims, t->bytes, &err), &err);
+        if (wanted(g, i, which))
+            assert_ok(gguf_add_tensor(w, t->name, t->dtype, t->n_dims, t->dims, t->bytes, &err), &err);
     }
-    part_path(path, part);
     assert_ok(gguf_writer_begin(w, path, false, 0, &err), &err);
-    for (size_t i = (size_t)part; i < gguf_n_tensors(g); i += FILES) {
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
         const gguf_tensor *t = gguf_tensor_at(g, i);
-        assert_ok(gguf_writer_data(w, t->data, t->bytes, &err), &err);
+        if (wanted(g, i, which)) assert_ok(gguf_writer_data(w, t->data, t->bytes, &err), &err);
     }
     assert_ok(gguf_writer_commit(w, &err), &err);
     gguf_writer_free(w);
+}
+
+static UNUSED_OK bool is_of_part(const gguf *g, size_t i, int part)
+{
+    (void)g;
+    return i % FILES == (size_t)part;
+}
+
+static UNUSED_OK void set_split(gguf_writer *w, const gguf *g, int part)
+{
+    mp_error err;
+    assert_ok(gguf_set_u32(w, "split.no", (uint32_t)part, &err), &err);
+    assert_ok(gguf_set_u32(w, "split.count", FILES, &err), &err);
+    assert_ok(gguf_set_u32(w, "split.tensors.count", (uint32_t)gguf_n_tensors(g), &err), &err);
+}
+
+/* Every third tensor of `g` as one file of a model in three. */
+static UNUSED_OK void write_part(const gguf *g, int part)
+{
+    char path[160];
+    part_path(path, part);
+    write_some(g, path, is_of_part, set_split, part);
 }
 
 static UNUSED_OK void write_parts(const char *from)
