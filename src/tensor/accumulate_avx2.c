@@ -59,19 +59,6 @@ INLINE void add_sums(dtype type, const factors *f, size_t c, vi sums, float *y)
     v_store(y + c, has_min(type) ? v_add(out, v_set1(f->min[run])) : out);
 }
 
-/* Asks for the i-th of eight pieces of what is read after this block. */
-INLINE void ask_piece(dtype type, const row_block *b, size_t i)
-{
-    if (!b->next) return;
-    const size_t bytes = is_k(type) ? chunk_bytes(type) : b->units * block_bytes(type);
-    if (b->stride == bytes) {
-        for (size_t at = 0; at < GROUP * bytes; at += 64) __builtin_prefetch(b->next + i * GROUP * bytes + at);
-        return;
-    }
-    for (size_t j = i * GROUP; j < (i + 1) * GROUP; j++)
-        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(b->next + j * b->stride + at);
-}
-
 /* ---- one token --------------------------------------------------------------------------------------------------- */
 
 /* Rows 0 and 1 of a group for the lower half, 2 and 3 for the upper. */

@@ -7,7 +7,6 @@
  * once, interleaved so that a vector holds four rows of 16 columns. */
 #if defined(__x86_64__)
 
-#include "tensor/accumulate.h"
 #include "tensor/factors_avx512.h"
 
 /* ---- rows of floats --------------------------------------------------------------------------------------------- */
@@ -56,19 +55,6 @@ INLINE void add_sums(dtype type, const factors *f, size_t u, const vi *sums, flo
     }
 }
 
-/* Asks for the g-th piece of what is read after this block. */
-INLINE void ask_group(dtype type, const row_block *b, size_t g)
-{
-    if (!b->next) return;
-    const size_t bytes = is_k(type) ? chunk_bytes(type) : b->units * block_bytes(type);
-    if (b->stride == bytes) {
-        for (size_t at = 0; at < GROUP * bytes; at += 64) __builtin_prefetch(b->next + g * GROUP * bytes + at);
-        return;
-    }
-    for (size_t j = g * GROUP; j < (g + 1) * GROUP; j++)
-        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(b->next + j * b->stride + at);
-}
-
 /* One token over a whole strip: 16 vectors of sums stay in registers. */
 INLINE void ints_one(dtype type, const row_block *b, const float *const *a, size_t j0, float *y)
 {
@@ -78,7 +64,7 @@ INLINE void ints_one(dtype type, const row_block *b, const float *const *a, size
 #pragma GCC unroll 16
     for (size_t h = 0; h < HALVES; h++) sums[h] = _mm512_set1_epi32(f.start[unit_runs(type) == 1 ? h / 2 : h]);
     for (size_t g = 0; g < b->groups; g++) {
-        ask_group(type, b, g);
+        ask_piece(type, b, g);
 #pragma GCC unroll 8
         for (size_t u = 0; u < STRIP_UNITS; u++) {
             vi w[2], q[2];
@@ -120,12 +106,12 @@ INLINE void unpack_ints(dtype type, const row_block *b, unpacked_ints *out)
     if (b->units == STRIP_UNITS) {
 #pragma GCC unroll 8
         for (size_t u = 0; u < STRIP_UNITS; u++) {
-            if (u < b->groups) ask_group(type, b, u);
+            if (u < b->groups) ask_piece(type, b, u);
             unpack_unit_ints(type, b, u, out);
         }
         return;
     }
-    for (size_t g = 0; g < b->groups; g++) ask_group(type, b, g);
+    for (size_t g = 0; g < b->groups; g++) ask_piece(type, b, g);
     for (size_t u = 0; u < b->units; u++) unpack_unit_ints(type, b, u, out);
 }
 

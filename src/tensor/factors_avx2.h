@@ -1,21 +1,12 @@
-/* factors_avx2.h: what rows_accumulate multiplies quantized rows with: a block of up to 32 rows in a strip of 256
- * columns, its scales, and a token's factors rounded to eight bits.
- *
- * For a token and a run of columns with one scale a row (32 columns, Q6_K 16):
- *
- *     a'_j = round(4064 a_j / max |a|);  s'_j = round(1024 scale_j / max |scale|);  q_j = round(a'_j s'_j / 2^15)
- *     y[c] = fma(max |a| max |scale| / 127, sum_j q_j w_jc, y[c]) + sum_j a_j min_j
- *
- * 4064 times 1024 is 127 times 2^15. The shares s' are made once for all tokens and the words a' once for all columns,
- * so a token's factors of 32 rows cost two multiplications a run. */
+/* factors_avx2.h: what rows_accumulate of AVX2 multiplies quantized rows with: the scales of a block (row_block.h) and
+ * a token's factors. */
 #ifndef TENSOR_FACTORS_AVX2_H
 #define TENSOR_FACTORS_AVX2_H
 
-#include "tensor/accumulate.h"
 #include "tensor/lanes_avx2.h"
+#include "tensor/row_block.h"
 
-enum { GROUP = 4, BLOCK_ROWS = 32, GROUPS = BLOCK_ROWS / GROUP, QUARTERS = BLOCK_ROWS / LANES, FACTOR_TOKENS = 4 };
-enum { SHARE_ONE = 1024, VALUE_ONE = 127 * 32 };
+enum { QUARTERS = BLOCK_ROWS / LANES };
 
 /* ---- sums, maxima and ranges over lanes -------------------------------------------------------------------------- */
 
@@ -65,18 +56,6 @@ INLINE int middle(dtype type)
     return type == DTYPE_Q4_1 || type == DTYPE_Q4_K || type == DTYPE_Q8_0 ? 8 : centre(type);
 }
 
-/* Rows of a strip; what fills the last group up to four is zero. next: the rows after these, or what is read soon after
- * all of them, or NULL. unit: max |scale| / 127. */
-typedef struct row_block {
-    const uint8_t *w, *next;
-    size_t stride, rows, groups, units;
-    run_scales s[QUARTERS];       /* of eight rows each; the minima make up for the middle, too */
-    vi share[2 * STRIP_UNITS][2]; /* as to_words() leaves them */
-    float unit[2 * STRIP_UNITS];
-    uint8_t last[GROUP][STRIP_UNITS * Q8_0_BYTES];
-} __attribute__((aligned(32))) row_block;
-
-/* The scales of the block, 0 for rows that are not there. */
 INLINE void raw_block_scales(dtype type, row_block *b)
 {
     raw_scales raw[QUARTERS];
@@ -120,7 +99,6 @@ INLINE void block_scales(dtype type, row_block *b)
             v_store(b->s[h].m[i], v_fma(v_load(b->s[h].s[i]), more, v_load(b->s[h].m[i])));
 }
 
-/* Scales in parts of the largest. */
 INLINE void block_shares(dtype type, row_block *b)
 {
     const size_t runs = scaled_runs(type, STRIP_UNITS);
@@ -140,27 +118,10 @@ INLINE void block_shares(dtype type, row_block *b)
     }
     for (size_t r = 0; r < runs; r++) {
         const vf inverse = v_set1(inverses[r]);
-        b->share[r][0] = to_words(v_load(b->s[0].s[r]), v_load(b->s[1].s[r]), inverse);
-        b->share[r][1] = to_words(v_load(b->s[2].s[r]), v_load(b->s[3].s[r]), inverse);
+        vi *const share = (vi *)(void *)b->share[r];
+        _mm256_store_si256(share, to_words(v_load(b->s[0].s[r]), v_load(b->s[1].s[r]), inverse));
+        _mm256_store_si256(share + 1, to_words(v_load(b->s[2].s[r]), v_load(b->s[3].s[r]), inverse));
     }
-}
-
-/* Rows j0 .. and columns c0 .. of the call. */
-INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t c0, row_block *b)
-{
-    const uint8_t *w = args->r + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
-    const size_t left = args->rows - j0, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS, stride = args->stride;
-    const size_t columns = (args->width - c0) / UNIT, units = columns < STRIP_UNITS ? columns : STRIP_UNITS;
-    const size_t whole = rows / GROUP * GROUP;
-    b->w = w, b->stride = stride, b->rows = rows, b->units = units;
-    b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
-    b->groups = (rows + GROUP - 1) / GROUP;
-    block_scales(type, b);
-    block_shares(type, b);
-    if (whole == rows) return;
-    memset(b->last, 0, sizeof b->last);
-    for (size_t j = whole; j < rows; j++)
-        memcpy(b->last[j - whole], w + j * stride, is_k(type) ? block_bytes(type) : units * block_bytes(type));
 }
 
 /* Columns of unit u of the four rows of group g: [16 columns][2 rows], rows 0 and 1 in the lower half, 2 and 3 in the
@@ -244,7 +205,8 @@ INLINE void token_factors(dtype type, size_t T, bool from_middle, const row_bloc
     }
 #pragma GCC unroll 2
     for (size_t r = 0; r < runs; r++) {
-        const vi s0 = b->share[r][0], s1 = b->share[r][1];
+        const vi *share = (const vi *)(const void *)b->share[r];
+        const vi s0 = _mm256_load_si256(share), s1 = _mm256_load_si256(share + 1);
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) {
             const vi bytes = pack_factors(_mm256_mulhrs_epi16(words[t][0], s0), _mm256_mulhrs_epi16(words[t][1], s1));

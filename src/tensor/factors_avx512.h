@@ -1,21 +1,12 @@
-/* factors_avx512.h: what rows_accumulate multiplies quantized rows with: a block of up to 32 rows in a strip of 256
- * columns, its scales, and a token's factors rounded to eight bits.
- *
- * For a token and a run of columns with one scale a row (32 columns, Q6_K 16):
- *
- *     a'_j = round(4064 a_j / max |a|);  s'_j = round(1024 scale_j / max |scale|);  q_j = round(a'_j s'_j / 2^15)
- *     y[c] = fma(max |a| max |scale| / 127, sum_j q_j w_jc, y[c]) + sum_j a_j min_j
- *
- * 4064 times 1024 is 127 times 2^15. The shares s' are made once for all tokens and the words a' once for all columns,
- * so a token's factors of 32 rows cost one multiplication a run. */
+/* factors_avx512.h: what rows_accumulate of AVX-512 multiplies quantized rows with: the scales of a block (row_block.h)
+ * and a token's factors. */
 #ifndef TENSOR_FACTORS_AVX512_H
 #define TENSOR_FACTORS_AVX512_H
 
-#include "tensor/accumulate.h"
 #include "tensor/lanes_avx512.h"
+#include "tensor/row_block.h"
 
-enum { GROUP = 4, BLOCK_ROWS = 2 * LANES, GROUPS = BLOCK_ROWS / GROUP, FACTOR_TOKENS = 4 };
-enum { SHARE_ONE = 1024, VALUE_ONE = 127 * 32, MIDDLE = 128 };
+enum { MIDDLE = 128 };
 
 /* ---- sums, maxima and ranges over lanes -------------------------------------------------------------------------- */
 
@@ -67,29 +58,12 @@ INLINE vi to_words(const vf *v, vf factor)
 
 /* ---- a block of rows --------------------------------------------------------------------------------------------- */
 
-/* Runs with a scale of their own in a strip. */
-INLINE size_t strip_runs(dtype type)
-{
-    return scaled_runs(type, STRIP_UNITS);
-}
-
 /* What is taken off the stored integers: the middle of their range, so that small errors of q_j meet small integers. */
 INLINE int centre(dtype type)
 {
     if (!has_min(type)) return run_offset(type);
     return type == DTYPE_Q4_1 || type == DTYPE_Q4_K ? 8 : 16;
 }
-
-/* Rows of a strip; what fills the last group up to four is zero. next: the rows after these, or what is read soon after
- * all of them, or NULL. unit: max |scale| / 127. */
-typedef struct row_block {
-    const uint8_t *w, *next;
-    size_t stride, rows, groups, units;
-    run_scales s[2];                            /* of 16 rows each; the minima make up for the centre, too */
-    int16_t share[2 * STRIP_UNITS][BLOCK_ROWS]; /* as packing leaves them: rows 0 .. 3, 16 .. 19, 4 .. 7, 20 .. 23 .. */
-    float unit[2 * STRIP_UNITS];
-    uint8_t last[GROUP][STRIP_UNITS * Q8_0_BYTES];
-} __attribute__((aligned(64))) row_block;
 
 /* The scales of 16 rows, 0 for those that are not there. */
 INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t rows, size_t units, run_scales *out)
@@ -108,10 +82,17 @@ INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t r
         v_store(out->m[i], v_fma(v_load(out->s[i]), v_set1((float)centre(type)), v_load(out->m[i])));
 }
 
-/* Scales in parts of the largest. */
+INLINE void block_scales(dtype type, row_block *b)
+{
+    for (size_t h = 0; h < BLOCK_ROWS / LANES; h++) {
+        const size_t before = h * LANES, there = b->rows > before ? b->rows - before : 0;
+        sixteen_scales(type, b->w + before * b->stride, b->stride, there, b->units, &b->s[h]);
+    }
+}
+
 INLINE void block_shares(dtype type, row_block *b)
 {
-    const size_t runs = strip_runs(type);
+    const size_t runs = scaled_runs(type, STRIP_UNITS);
     vi across[2 * STRIP_UNITS];
     float inverses[2 * STRIP_UNITS];
     vf inverse, unit;
@@ -126,27 +107,6 @@ INLINE void block_shares(dtype type, row_block *b)
         const vf scales[2] = {v_load(b->s[0].s[r]), v_load(b->s[1].s[r])};
         _mm512_store_si512(b->share[r], to_words(scales, v_set1(inverses[r])));
     }
-}
-
-/* Rows j0 .. and columns c0 .. of the call. */
-INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t c0, row_block *b)
-{
-    const uint8_t *w = args->r + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
-    const size_t left = args->rows - j0, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS, stride = args->stride;
-    const size_t columns = (args->width - c0) / UNIT, units = columns < STRIP_UNITS ? columns : STRIP_UNITS;
-    const size_t whole = rows / GROUP * GROUP;
-    b->w = w, b->stride = stride, b->rows = rows, b->units = units;
-    b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
-    b->groups = (rows + GROUP - 1) / GROUP;
-    for (size_t h = 0; h < 2; h++) {
-        const size_t before = h * LANES, there = rows > before ? rows - before : 0;
-        sixteen_scales(type, w + before * stride, stride, there, units, &b->s[h]);
-    }
-    block_shares(type, b);
-    if (whole == rows) return;
-    memset(b->last, 0, sizeof b->last);
-    for (size_t j = whole; j < rows; j++)
-        memcpy(b->last[j - whole], w + j * stride, is_k(type) ? block_bytes(type) : units * block_bytes(type));
 }
 
 /* Columns of unit u of four rows: two vectors of [16 columns][4 rows]. */
@@ -199,7 +159,7 @@ INLINE void token_mins(const row_block *b, const vf *a, factors *out)
 INLINE void token_factors(dtype type, size_t T, bool from_middle, const row_block *b, const float *const *values,
                           size_t j0, factors *out)
 {
-    const size_t runs = strip_runs(type), low = b->rows < LANES ? b->rows : LANES;
+    const size_t runs = scaled_runs(type, STRIP_UNITS), low = b->rows < LANES ? b->rows : LANES;
     const vi none = _mm512_setzero_si512();
     vf a[FACTOR_TOKENS][2], inverse, unit;
     vi largest[FACTOR_TOKENS] = {none, none, none, none}, words[FACTOR_TOKENS], across[2 * STRIP_UNITS];

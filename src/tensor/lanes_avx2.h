@@ -1,34 +1,11 @@
-/* lanes_avx2.h: eight rows in the eight lanes of a vector, for the integer products of rows_dot: their scales, and how
- * a run's integers are added to an output.
- *
- *     sum = 0; for every run of 32 elements (Q6_K: 16), ascending:
- *         sum = fma(int_dot, wscale * xscale, sum)
- *         with a min: sum = fma(wmin, xscale * (sum of the run's quants), sum)
- *
- * where int_dot is of the weights less their centre (five bits with a min: whose minima make up for it): it is exact.
- * So an output's bits depend on its row and token alone, whatever way its integers were found. */
+/* lanes_avx2.h: eight rows in the eight lanes of a vector, for the integer products of rows_dot (lanes.h): their
+ * scales. Integers are less by their centre, and of five bits with a min the minima make up for it. */
 #ifndef TENSOR_LANES_AVX2_H
 #define TENSOR_LANES_AVX2_H
 
 #include "tensor/pairs_avx2.h"
 
 enum { LANES = 8, LANE_PAIRS = LANES / 2 };
-
-/* Where a quantized activation's planes are (kernels_impl.h). */
-typedef struct token {
-    const uint8_t *quants, *scales, *sums, *half_sums;
-} token;
-
-INLINE token token_at(const void *x, size_t n, size_t at)
-{
-    return (token){(const uint8_t *)act_quants(x) + at, act_scales(x, n) + at / 8, act_sums(x, n) + at / 8,
-                   act_half_sums(x, n) + at / 4};
-}
-
-INLINE vf broadcast_f32(const uint8_t *p)
-{
-    return v_set1(load_f32(p));
-}
 
 /* What is taken off the stored integers: it makes their products small enough to be added in 16 bits, where they are
  * not yet. */
@@ -56,10 +33,6 @@ typedef struct raw_scales {
     uint16_t d[CHUNK_RUNS][LANES], m[CHUNK_RUNS][LANES];
 } __attribute__((aligned(32))) raw_scales;
 
-typedef struct run_scales {
-    float s[2 * CHUNK_RUNS][LANES], m[CHUNK_RUNS][LANES];
-} __attribute__((aligned(32))) run_scales;
-
 INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane, raw_scales *raw)
 {
 #pragma GCC unroll 8
@@ -69,16 +42,12 @@ INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane
     }
 }
 
-/* Eight rows, a lane each */
-INLINE void raw_load(dtype type, const uint8_t *w, size_t stride, size_t runs, raw_scales *raw)
+INLINE vf v_ints(vi v)
 {
-    for (size_t r = 0; r < LANES; r++) {
-        if (runs == CHUNK_RUNS)
-            raw_load_lane(type, w + r * stride, CHUNK_RUNS, r, raw);
-        else
-            raw_load_lane(type, w + r * stride, runs, r, raw);
-    }
+    return _mm256_cvtepi32_ps(v);
 }
+
+#include "tensor/lanes.h"
 
 /* What is added for a run whose integers are less by the centre. */
 INLINE vf centred_min(dtype type, vf scale, vf min)
@@ -152,17 +121,6 @@ INLINE void decode_heads(dtype type, const uint8_t *heads, size_t stride, run_sc
         v_store(out->s[i], scale);
         v_store(out->m[i], centred_min(type, scale, v_mul(byte_floats(false, mins[i / 4], i % 4), minus)));
     }
-}
-
-/* ---- sums of a run ----------------------------------------------------------------------------------------------- */
-
-/* Scaled run i of one token */
-INLINE vf add_run(dtype type, const run_scales *s, size_t i, const token *x, vi dot, vf sum)
-{
-    const size_t run = type == DTYPE_Q6_K ? i / 2 : i;
-    const vf scale = v_mul(v_load(s->s[i]), broadcast_f32(x->scales + run * sizeof(float)));
-    sum = v_fma(_mm256_cvtepi32_ps(dot), scale, sum);
-    return has_min(type) ? v_fma(v_load(s->m[i]), broadcast_f32(x->sums + i * sizeof(float)), sum) : sum;
 }
 
 #endif

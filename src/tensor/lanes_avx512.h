@@ -1,48 +1,11 @@
-/* lanes_avx512.h: 16 rows in the 16 lanes of a vector, for the integer products of rows_dot: their scales, what makes
- * up for unsigned weights, and how a run's integers are added to an output.
- *
- *     sum = 0; for every run of 32 elements (Q6_K: 16), ascending:
- *         sum = fma(int_dot, wscale * xscale, sum);  with a min: sum = fma(wmin, xscale * (sum of the run's quants),
- * sum)
- *
- * where int_dot is of the weights less their offset: it is exact, and begins with -offset times the sum of the quants.
- * So an output's bits depend on its row and token alone, whatever way its integers were found. */
+/* lanes_avx512.h: 16 rows in the 16 lanes of a vector, for the integer products of rows_dot (lanes.h): their scales,
+ * and what makes up for unsigned weights: integer sums begin with -offset times the sum of the quants. */
 #ifndef TENSOR_LANES_AVX512_H
 #define TENSOR_LANES_AVX512_H
 
 #include "tensor/quads_avx512.h"
 
 enum { LANES = 16, STARTS = 2 * CHUNK_RUNS };
-
-/* Where a quantized activation's planes are (kernels_impl.h). */
-typedef struct token {
-    const uint8_t *quants, *scales, *sums, *half_sums;
-} token;
-
-INLINE token token_at(const void *x, size_t n, size_t at)
-{
-    return (token){(const uint8_t *)act_quants(x) + at, act_scales(x, n) + at / 8, act_sums(x, n) + at / 8,
-                   act_half_sums(x, n) + at / 4};
-}
-
-INLINE vf broadcast_f32(const uint8_t *p)
-{
-    return v_set1(load_f32(p));
-}
-
-/* What the integer sums of a chunk's runs begin with, one for each scaled run. */
-INLINE void chunk_starts(dtype type, const token *x, size_t runs, int32_t *out)
-{
-    const vi offset = _mm512_set1_epi32(-run_offset(type));
-    const __mmask16 there = runs == CHUNK_RUNS ? (__mmask16)-1 : part(2 * runs);
-    const vi halves = _mm512_maskz_loadu_epi32(there, x->half_sums);
-    if (type == DTYPE_Q6_K) {
-        _mm512_store_si512(out, _mm512_mullo_epi32(halves, offset));
-        return;
-    }
-    const vi sums = _mm512_mullo_epi32(_mm512_add_epi32(halves, _mm512_srli_epi64(halves, 32)), offset);
-    _mm256_store_si256((__m256i *)(void *)out, _mm512_cvtepi64_epi32(sums));
-}
 
 /* ---- scales ------------------------------------------------------------------------------------------------------ */
 
@@ -53,11 +16,6 @@ typedef struct raw_scales {
     uint16_t k_d[LANES], k_m[LANES];                     /* K-quants, with their levels: scales, minima */
     uint8_t levels[LANES][16];
 } __attribute__((aligned(64))) raw_scales;
-
-/* One row for every lane: s[run][lane], Q6_K two runs of 16 for each of 32. */
-typedef struct run_scales {
-    float s[2 * CHUNK_RUNS][LANES], m[CHUNK_RUNS][LANES];
-} __attribute__((aligned(64))) run_scales;
 
 INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane, raw_scales *raw)
 {
@@ -81,16 +39,12 @@ INLINE void raw_load_lane(dtype type, const uint8_t *w, size_t runs, size_t lane
     }
 }
 
-/* 16 rows, a lane each */
-INLINE void raw_load(dtype type, const uint8_t *w, size_t stride, size_t runs, raw_scales *raw)
+INLINE vf v_ints(vi v)
 {
-    for (size_t r = 0; r < LANES; r++) {
-        if (runs == CHUNK_RUNS)
-            raw_load_lane(type, w + r * stride, CHUNK_RUNS, r, raw);
-        else
-            raw_load_lane(type, w + r * stride, runs, r, raw);
-    }
+    return _mm512_cvtepi32_ps(v);
 }
+
+#include "tensor/lanes.h"
 
 INLINE vf load_f16_lanes(const uint16_t *p)
 {
@@ -217,13 +171,18 @@ INLINE void decode_rows(dtype type, const uint8_t *w, size_t stride, run_scales 
 
 /* ---- sums of a run ---------------------------------------------------------------------------------------------- */
 
-/* Scaled run i of one token; `dot` began with chunk_starts(). */
-INLINE vf add_run(dtype type, const run_scales *s, size_t i, const token *x, vi dot, vf sum)
+/* What the integer sums of a chunk's runs begin with, one for each scaled run. */
+INLINE void chunk_starts(dtype type, const token *x, size_t runs, int32_t *out)
 {
-    const size_t run = type == DTYPE_Q6_K ? i / 2 : i;
-    const vf scale = v_mul(v_load(s->s[i]), broadcast_f32(x->scales + run * sizeof(float)));
-    sum = v_fma(_mm512_cvtepi32_ps(dot), scale, sum);
-    return has_min(type) ? v_fma(v_load(s->m[i]), broadcast_f32(x->sums + i * sizeof(float)), sum) : sum;
+    const vi offset = _mm512_set1_epi32(-run_offset(type));
+    const __mmask16 there = runs == CHUNK_RUNS ? (__mmask16)-1 : part(2 * runs);
+    const vi halves = _mm512_maskz_loadu_epi32(there, x->half_sums);
+    if (type == DTYPE_Q6_K) {
+        _mm512_store_si512(out, _mm512_mullo_epi32(halves, offset));
+        return;
+    }
+    const vi sums = _mm512_mullo_epi32(_mm512_add_epi32(halves, _mm512_srli_epi64(halves, 32)), offset);
+    _mm256_store_si256((__m256i *)(void *)out, _mm512_cvtepi64_epi32(sums));
 }
 
 #endif
