@@ -158,8 +158,9 @@ $(B)/tests/test_$(1)%: $(B)/tests/test_$(1)%.o $(filter-out %/main.o,$(CLI_OBJ))
 endef
 $(foreach part,cli serve,$(eval $(call PROGRAM_TEST,$(part))))
 
-# Its engine fails when it says so.
+# Their engine, their file system fail when they say so.
 $(B)/tests/test_serve_failure: private LDFLAGS += -Wl,--wrap=mp_engine_step
+$(B)/tests/test_store: private LDFLAGS += -Wl,--wrap=file_stamp_take
 
 $(B)/bench/%: $(B)/bench/%.o $(LIB_A)
 	$(call say,LD)

@@ -35,7 +35,8 @@ extern "C" {
     X(E_MEMORY, -5, "out of memory")                                                                                   \
     X(E_EXISTS, -6, "already exists")                                                                                  \
     X(E_LIMIT, -7, "limit exceeded")                                                                                   \
-    X(E_INTERRUPTED, -8, "interrupted")
+    X(E_INTERRUPTED, -8, "interrupted")                                                                                \
+    X(E_CHANGED, -9, "file changed while in use")
 
 typedef enum mp_status {
 #define X(name, value, text) MP_##name = (value),
@@ -271,8 +272,8 @@ void mp_engine_watch_layers(mp_engine *engine, mp_layer_run_fn fn, void *user);
 
 /* One step over a mixed batch: prompt chunks and single tokens of any number of sequences. Tokens of one sequence
  * stand in order of position. Logits of a token are the same bits whatever shares its step and whatever the
- * thread count. A refused batch changes nothing; nor does one that fails (MP_E_IO, with a store only), which may be
- * tried again. */
+ * thread count. A refused batch changes nothing; nor does one that fails, with a store only: MP_E_IO, which may be
+ * tried again; MP_E_CHANGED, which will not get better until model and engine are opened anew. */
 mp_status mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
 /* Logits [n_vocab] of the i-th token of the last step; NULL where they were not asked for. */
 const float *mp_engine_logits(const mp_engine *engine, size_t i);

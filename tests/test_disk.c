@@ -160,7 +160,7 @@ static void test_changed_file(void **state)
     assert_int_equal(write(fd, "x", 1), 1);
     token = (mp_batch_token){.token = ids[1], .pos = 1, .logits = true};
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(mp_engine_step(e, &token, 1, &err), MP_E_IO);
+        assert_int_equal(mp_engine_step(e, &token, 1, &err), MP_E_CHANGED);
         assert_non_null(strstr(err.message, path));
         assert_int_equal(mp_engine_seq_len(e, 0), 1);
         assert_null(mp_engine_logits(e, 0));

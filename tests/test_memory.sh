@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A server whose experts are read from disk, watched from outside: what it holds, and what it does when its file is cut.
+# A server whose experts are read from disk, watched from outside: what it holds, and what it does when its file is cut or
+# changed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 . tests/serve_testing.sh
@@ -34,6 +35,9 @@ stays_under_its_cap() {
 }
 
 cut() { : >"$model"; }
+write_into() { printf x | dd of="$model" bs=1 seek=100 conv=notrunc status=none; }
+# By a file of other bytes.
+replace() { head -c 100000 /dev/zero >"$dir/other" && mv "$dir/other" "$model"; }
 # What is in memory may answer a while.
 fails_soon() {
     local word
@@ -41,9 +45,21 @@ fails_soon() {
         ask /v1/completions "{\"prompt\":\"$word $word $word the $word\",\"max_tokens\":8,\"ignore_eos\":true,\"temperature\":0}"
         [ "$code" = 200 ] || break
     done
-    [ "$code" = 500 ] && grep -q 'small.gguf' "$dir/server.err" && grep -qE 'changed while in use|was cut' "$dir/server.err"
+    [ "$code" = 500 ] && grep -q '"type":"server_error".*"code":"model_file_changed"' "$dir/out"
 }
-lives() { ask /health && [ "$code" = 200 ] && ask /v1/models && [ "$code" = 200 ] && kill -0 "$pid"; }
+lives() { kill -0 "$pid" && ask /v1/models && [ "$code" = 200 ]; }
+is_well() { ask /health && [ "$code" = 200 ]; }
+says_so() {
+    ask /health && [ "$code" = 503 ] && grep -q '"status":"failed","reason":"the model.s file has changed' "$dir/out" &&
+        ! grep -q 'small' "$dir/out" && ask /metrics && grep -qx 'moeprism_model_file_changed 1' "$dir/out" &&
+        [ "$(grep -c 'small.gguf: the file has changed while in use.*until the server is started again' "$dir/server.err")" = 1 ] &&
+        [ "$(wc -l <"$dir/server.err")" = 1 ]
+}
+# What has been answered before is in memory, but nothing new is taken on any more; also streams hear it as a status.
+refuses() {
+    ask "$1" '{"prompt":"a a a the a","messages":[{"role":"user","content":"a"}],"max_tokens":8,"stream":true}'
+    [ "$code" = 500 ] && grep -q "$2" "$dir/out"
+}
 ends_well() { stop && [ "$status" -eq 0 ]; }
 
 # An evaluation that takes long, ended when it has read more than the model has bytes: most of that are experts, again
@@ -74,14 +90,27 @@ check 'it ends well' ends_well
 rm "$model"
 
 model=$dir/small.gguf
+change='cut'
 for option in '' --no-mmap; do
     cp models/demo-olmoe-q8_0.gguf "$model"
     check "a server starts ${option:-mapped}" start --context 256 --slots 2 --memory "$least" $option
     check 'it answers' use_several
-    check 'its file is cut' cut
+    check 'it is replaced' replace
+    check 'it answers all the same' use_several
+    check 'and is well' is_well
+    check 'it ends well' ends_well
+    cp models/demo-olmoe-q8_0.gguf "$model"
+    check "another starts ${option:-mapped}" start --context 256 --slots 2 --chat-template chatml --memory "$least" $option
+    check 'it answers' use_several
+    check 'its file is changed' "$change"
+    change=write_into
     check 'requests fail' fails_soon
-    check 'it lives, and fails again' lives
-    check 'and again' fails_soon
+    check 'it lives' lives
+    check 'it says what happened, once' says_so
+    check 'it refuses texts' refuses /v1/completions '"type":"server_error".*"code":"model_file_changed"'
+    check 'it refuses chats' refuses /v1/chat/completions '"type":"server_error".*"code":"model_file_changed"'
+    check 'it refuses messages' refuses /v1/messages '"error":{"type":"api_error".*has changed while in use'
+    check 'it has said nothing more' says_so
     check 'it ends well' ends_well
 done
 cp models/demo-olmoe-q8_0.gguf "$model"

@@ -16,7 +16,8 @@ enum { CTX = 256, SLOTS = 4, NEVER = INT32_MAX };
 /* ---- the engine ---- */
 
 static atomic_int steps_until_failure; /* NEVER: all go well */
-static atomic_int failures_told;
+static atomic_int failures_told, told_for_good;
+static atomic_bool for_good; /* the next failure is one that cannot heal */
 
 mp_status __real_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
 mp_status __wrap_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
@@ -28,7 +29,7 @@ mp_status __wrap_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens,
     steps_until_failure = NEVER;
     mp_error ignored;
     __real_mp_engine_step(engine, tokens, n, &ignored); /* it fails late: positions are taken already */
-    return status_fail(err, MP_E_IO, "layer 3: cannot read sub-expert 17: the disk is gone");
+    return status_fail(err, for_good ? MP_E_CHANGED : MP_E_IO, "layer 3: cannot read sub-expert 17: the disk is gone");
 }
 
 /* ---- the server ---- */
@@ -58,7 +59,11 @@ static void on_ready(void *user)
 static void on_failure(void *user, const mp_error *err)
 {
     (void)user;
-    if (strcmp(err->message, "layer 3: cannot read sub-expert 17: the disk is gone") == 0) failures_told++;
+    if (strcmp(err->message, "layer 3: cannot read sub-expert 17: the disk is gone") != 0) return;
+    if (err->status == MP_E_CHANGED)
+        told_for_good++;
+    else
+        failures_told++;
 }
 
 static void *run_server(void *user)
@@ -219,7 +224,7 @@ static void test_in_company(void **state)
            OK, "\"completion_tokens\":54");
 }
 
-/* Runs last: what all of them have left behind. */
+/* What all of them have left behind: a failure that may pass leaves the server well. */
 static void test_counts(void **state)
 {
     (void)state;
@@ -228,16 +233,35 @@ static void test_counts(void **state)
     expect("/metrics", NULL, OK, "moeprism_requests_total{outcome=\"cancelled\"} 0\n");
     expect("/metrics", NULL, OK, "moeprism_requests_total{outcome=\"length\"} 4\n");
     expect("/metrics", NULL, OK, "moeprism_kv_pages_used 0\n");
+    expect("/metrics", NULL, OK, "moeprism_model_file_changed 0\n");
+    expect("/health", NULL, OK, "{\"status\":\"ok\",\"slots\"");
+    assert_int_equal(failures_told, 9);
+}
+
+/* Runs last. What is told for good is told once; who runs beside and fails later hears of it, and new ones are refused.
+ */
+static void test_for_good(void **state)
+{
+    (void)state;
+    static const char *const text = "{\"prompt\":\"The old\",\"max_tokens\":8,\"ignore_eos\":true,\"stream\":true}";
+    for_good = true;
+    steps_until_failure = 3;
+    expect("/v1/completions", text, OK, "\"code\":\"model_file_changed\"}}");
+    expect("/health", NULL, "HTTP/1.1 503 ", "{\"status\":\"failed\",\"reason\":\"the model's file has changed");
+    for (int i = 0; i < 3; i++)
+        expect("/v1/completions", text, FAILED,
+               "{\"error\":{" MESSAGE ",\"type\":\"server_error\",\"param\":null,\"code\":\"model_file_changed\"}}");
+    expect("/metrics", NULL, OK, "moeprism_model_file_changed 1\n");
+    expect("/metrics", NULL, OK, "moeprism_requests_total{outcome=\"failed\"} 13\n");
+    assert_int_equal(told_for_good, 1);
     assert_int_equal(failures_told, 9);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole_replies),
-        cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_in_company),
-        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_whole_replies), cmocka_unit_test(test_streams),  cmocka_unit_test(test_in_company),
+        cmocka_unit_test(test_counts),        cmocka_unit_test(test_for_good),
     };
     return cmocka_run_group_tests_name("a failing engine", tests, start_server, stop_server);
 }

@@ -144,7 +144,7 @@ static void take(stream *s)
         s->text[s->len] = '\0';
         for (size_t i = 0; i < piece.n_tokens; i++) s->tokens[s->n_tokens++] = piece.tokens[i].drawn.token;
         if (piece.end != JOB_RUNNING) s->end = piece.end;
-        if (piece.error) snprintf(s->error, sizeof s->error, "%s", piece.error);
+        if (piece.error) snprintf(s->error, sizeof s->error, "%s", piece.error->message);
         job_piece_clear(&piece);
     }
 }

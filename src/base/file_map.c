@@ -25,11 +25,16 @@ bool file_stamp_take(int fd, file_stamp *out)
     return true;
 }
 
+bool file_stamp_equals(const file_stamp *a, const file_stamp *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes && a->modified_s == b->modified_s &&
+           a->modified_ns == b->modified_ns;
+}
+
 bool file_has_stamp(int fd, const file_stamp *stamp)
 {
     file_stamp now;
-    return file_stamp_take(fd, &now) && now.device == stamp->device && now.inode == stamp->inode &&
-           now.bytes == stamp->bytes && now.modified_s == stamp->modified_s && now.modified_ns == stamp->modified_ns;
+    return file_stamp_take(fd, &now) && file_stamp_equals(&now, stamp);
 }
 
 /* ---- mappings ---- */
@@ -143,7 +148,8 @@ static mp_status copy_pages(copy_job *j, size_t begin, size_t end)
     if (!copy) return status_no_memory(j->err, bytes, j->path);
     mp_status status = copy_in(j, begin, end, copy);
     if (!status && !file_has_stamp(j->map->fd, &j->map->stamp))
-        status = status_fail(j->err, MP_E_IO, "%s: the file was changed since it was opened; open it again", j->path);
+        status =
+            status_fail(j->err, MP_E_CHANGED, "%s: the file was changed since it was opened; open it again", j->path);
     if (!status) {
         mprotect(copy, bytes, PROT_READ);
         j->map->has_copies = true;

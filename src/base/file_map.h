@@ -16,6 +16,7 @@ typedef struct file_stamp {
 
 /* False where the file cannot be asked: errno says why. */
 bool file_stamp_take(int fd, file_stamp *out);
+bool file_stamp_equals(const file_stamp *a, const file_stamp *b);
 /* Whether an open file has this stamp, now. */
 bool file_has_stamp(int fd, const file_stamp *stamp);
 
@@ -40,9 +41,9 @@ void file_map_close(file_map *map);
 
 /* Replaces pages of the mapping, at their addresses, by copies in memory of our own, in huge pages where the system
  * gives them: all but those that lie wholly within one of the ranges `leave` [n], which ascend, do not overlap and may
- * lie outside the mapping; those leave memory until somebody reads them. MP_E_IO where the file is cut or no longer the
- * one that was opened. `tick` as for file_sha256(). After a failure what was copied stays so and the rest is mapped: it
- * may be tried again. */
+ * lie outside the mapping; those leave memory until somebody reads them. MP_E_IO where the file is cut, MP_E_CHANGED
+ * where it is no longer the one that was opened. `tick` as for file_sha256(). After a failure what was copied stays so
+ * and the rest is mapped: it may be tried again. */
 mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
                         void *user, mp_error *err);
 

@@ -76,7 +76,9 @@ static void tell_notice(void *user, const char *notice)
 static void tell_failure(void *user, const mp_error *err)
 {
     (void)user;
-    fprintf(stderr, "moeprism: a step failed, and the requests in it: %s\n", err->message);
+    const bool for_good = err->status == MP_E_CHANGED;
+    fprintf(stderr, "moeprism: a step failed, and the requests in it: %s%s\n", err->message,
+            for_good ? "; requests are refused until the server is started again" : "");
 }
 
 static mp_status run_until_told(serve_params *p, mp_error *err)

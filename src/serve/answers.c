@@ -21,9 +21,15 @@ bool answer_health(const api_context *api, const char *rest, const json_t *body,
     (void)rest;
     (void)body;
     const loop_status s = loop_get_status(api->loop);
-    if (s.stopping) out->http = 503;
-    return answer_json(json_pack("{s:s, s:i, s:i, s:i}", "status", s.stopping ? "stopping" : "ok", "slots",
-                                 (int)s.slots, "running", (int)s.running, "waiting", (int)s.waiting),
+    if (s.stopping || s.broken) out->http = 503;
+    /* No key is needed here, so the reason names no file. */
+    const char *reason = s.broken ? "the model's file has changed while in use: start the server again" : NULL;
+    return answer_json(json_pack("{s:s, s:s*, s:i, s:i, s:i}", "status",
+                                 s.stopping ? "stopping"
+                                 : s.broken ? "failed"
+                                            : "ok",
+                                 "reason", reason, "slots", (int)s.slots, "running", (int)s.running, "waiting",
+                                 (int)s.waiting),
                        out, err);
 }
 

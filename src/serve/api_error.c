@@ -57,10 +57,15 @@ bool api_fail_field(api_error *err, const char *field, const char *format, ...)
     return false;
 }
 
+bool api_fail_step(api_error *err, const mp_error *cause)
+{
+    return api_fail(err, 500, cause->status == MP_E_CHANGED ? "model_file_changed" : NULL, "%s", cause->message);
+}
+
 bool api_fail_status(api_error *err, mp_status status, const mp_error *cause)
 {
-    const bool ours = status == MP_E_MEMORY || status == MP_E_IO;
-    return api_fail(err, ours ? 500 : 400, NULL, "%s", cause->message);
+    if (status == MP_E_MEMORY || status == MP_E_IO || status == MP_E_CHANGED) return api_fail_step(err, cause);
+    return api_fail(err, 400, NULL, "%s", cause->message);
 }
 
 bool api_fail_memory(api_error *err)

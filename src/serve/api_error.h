@@ -21,6 +21,8 @@ bool api_fail(api_error *err, unsigned http, const char *code, const char *forma
 bool api_fail_field(api_error *err, const char *field, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* What a call of the library said: 400 where the request is at fault, else 500. */
 bool api_fail_status(api_error *err, mp_status status, const mp_error *cause);
+/* 500: what a step of the engine failed with. */
+bool api_fail_step(api_error *err, const mp_error *cause);
 bool api_fail_memory(api_error *err);
 
 /* {"error": {"message", "type", "param", "code"}}; NULL: out of memory. */

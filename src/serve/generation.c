@@ -66,6 +66,7 @@ static bool refused(loop_verdict verdict, uint64_t retry_ns, const mp_error *cau
         api_fail(err, 400, "context_length_exceeded", "%s", cause->message);
         return true;
     case LOOP_INVALID:
+    case LOOP_BROKEN:
         api_fail_status(err, cause->status, cause);
         return true;
     case LOOP_STOPPING:
@@ -155,8 +156,7 @@ static void note_end(generation *g, choice *c, const job_piece *piece)
     c->end = piece->end;
     c->stopped_by = piece->stopped_by;
     g->n_ended++;
-    if (piece->end == JOB_FAILED)
-        api_fail(&g->failure, 500, NULL, "%s", piece->error != NULL ? piece->error : "generation failed");
+    if (piece->end == JOB_FAILED) api_fail_step(&g->failure, piece->error);
     if (piece->end == JOB_CANCELLED) api_fail(&g->failure, 503, "stopping", "the server is shutting down");
 }
 

@@ -163,7 +163,7 @@ bool job_take(job *j, job_piece *out)
         j->end_told = j->end != JOB_RUNNING;
     }
     if (out->end == JOB_STOP && j->stopped_by < j->params.n_stop) out->stopped_by = j->params.stop[j->stopped_by];
-    if (out->end == JOB_FAILED) out->error = j->error.message;
+    if (out->end == JOB_FAILED) out->error = &j->error;
     pthread_mutex_unlock(&j->lock);
     return out->len > 0 || out->n_tokens > 0 || out->end != JOB_RUNNING;
 }

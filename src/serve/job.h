@@ -74,7 +74,7 @@ typedef struct job_piece {
     size_t n_tokens;
     job_end end;
     const char *stopped_by; /* the stop string, NULL: an end-of-text token. The job's */
-    const char *error;      /* JOB_FAILED. The job's */
+    const mp_error *error;  /* JOB_FAILED. The job's */
 } job_piece;
 
 typedef struct job job;

@@ -249,6 +249,10 @@ static loop_verdict enqueue(loop *l, job *j, uint64_t *retry_ns, mp_error *err)
 {
     const job_params *p = &j->params;
     if (l->stopping) return LOOP_STOPPING;
+    if (l->broken.status != MP_OK) {
+        *err = l->broken;
+        return LOOP_BROKEN;
+    }
     j->id = ++l->next_id;
     j->arrival_ns = clock_now_ns();
     const sched_request request = {.id = j->id,
@@ -316,7 +320,8 @@ loop_status loop_get_status(loop *l)
                                 .kv_pages = mp_engine_kv_pages(l->engine, NULL),
                                 .kv_pages_free = l->pages_free,
                                 .n_ctx = l->n_ctx,
-                                .stopping = l->stopping};
+                                .stopping = l->stopping,
+                                .broken = l->broken.status != MP_OK};
     pthread_mutex_unlock(&l->lock);
     return status;
 }

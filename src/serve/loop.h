@@ -18,7 +18,8 @@ typedef struct loop_params {
     cost_model cost;
     bool no_prefix_cache;
     metrics *metrics; /* borrowed */
-    /* A step failed, and all requests in it. The loop's thread, no lock held; NULL: nobody wants to know. */
+    /* A step failed, and all requests in it; MP_E_CHANGED: told once, from then on requests are refused. The loop's
+     * thread, no lock held; NULL: nobody wants to know. */
     void (*failed)(void *user, const mp_error *err);
     /* What the system refused the engine, and what is done instead. The caller of loop_open(); NULL: as above. */
     void (*noticed)(void *user, const char *notice);
@@ -30,6 +31,7 @@ typedef enum loop_verdict {
     LOOP_QUEUE_FULL, /* *retry_ns tells when to try again */
     LOOP_NEVER_FITS, /* err has the numbers */
     LOOP_INVALID,    /* err: sampling parameters, memory */
+    LOOP_BROKEN,     /* err: why nothing will run any more */
     LOOP_STOPPING,
 } loop_verdict;
 
@@ -52,6 +54,7 @@ typedef struct loop_status {
     uint32_t kv_pages, kv_pages_free;
     uint32_t n_ctx; /* tokens of a slot */
     bool stopping;
+    bool broken; /* the model's file has changed: what of it is not in memory is lost */
 } loop_status;
 
 loop_status loop_get_status(loop *l);

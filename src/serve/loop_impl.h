@@ -34,6 +34,7 @@ struct loop {
     bool news;            /* look at the jobs: one was submitted or released, or the loop is to stop */
     bool stopping, aborted, is_done;
     uint32_t pages_free; /* of the engine, after the last step */
+    mp_error broken;     /* MP_OK: it is not */
 
     /* The loop thread's. */
     mp_engine *engine;

@@ -211,6 +211,18 @@ static size_t fill_batch(loop *l)
     return n;
 }
 
+/* Told, unless nothing that follows can be news. What runs and waits goes on: all it needs may be in memory. */
+static void tell_failure(loop *l, const mp_error *err)
+{
+    pthread_mutex_lock(&l->lock);
+    const bool known = l->broken.status != MP_OK;
+    if (err->status == MP_E_CHANGED) l->broken = *err;
+    pthread_mutex_unlock(&l->lock);
+    if (known) return;
+    if (err->status == MP_E_CHANGED) metrics_model_changed(l->p.metrics);
+    if (l->p.failed) l->p.failed(l->p.user, err);
+}
+
 /* Nobody knows what a step that failed has left in the cache: whoever took part is told, and its pages are given up. */
 static void fail_all(loop *l, const mp_error *err)
 {
@@ -220,7 +232,7 @@ static void fail_all(loop *l, const mp_error *err)
         j->failure = *err;
     }
     l->plan.n = 0; /* it did not run */
-    if (l->p.failed) l->p.failed(l->p.user, err);
+    tell_failure(l, err);
     l->since_ns = clock_now_ns();
 }
 

@@ -59,6 +59,7 @@ enum {
     STORE_MEMORY,
     STORE_RESIDENT,
     STORE_DEPTH,
+    MODEL_CHANGED,
     CONNECTIONS,
     VALUES,
 };
@@ -109,6 +110,10 @@ static const struct {
     [STORE_MEMORY] = {"store_memory_bytes", "", "Memory for sub-experts; 0 where all are mapped.", 1, true},
     [STORE_RESIDENT] = {"store_resident_bytes", "", "Part of it that holds sub-experts.", 1, true},
     [STORE_DEPTH] = {"store_read_depth_mean", "", "Reads in flight when one began, mean since the start.", 1e-3, true},
+    [MODEL_CHANGED] = {"model_file_changed", "",
+                       "1 once the model's file was found to have changed: requests are refused until the server is "
+                       "started again.",
+                       1, true},
     [CONNECTIONS] = {"connections", "", "Connections that are open.", 1, true},
 };
 
@@ -276,6 +281,11 @@ void metrics_store(metrics *m, const mp_store_stats *s)
     set(m, STORE_MEMORY, (int64_t)s->memory);
     set(m, STORE_RESIDENT, (int64_t)s->resident_bytes);
     set(m, STORE_DEPTH, (int64_t)(s->depth_mean * 1e3));
+}
+
+void metrics_model_changed(metrics *m)
+{
+    set(m, MODEL_CHANGED, 1);
 }
 
 /* ---- text ---- */

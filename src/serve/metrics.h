@@ -41,6 +41,7 @@ void metrics_layers(metrics *m, const uint64_t *run, const uint64_t *full, uint3
 void metrics_gauges(metrics *m, uint32_t running, uint32_t waiting, uint32_t kv_pages, uint32_t kv_pages_used);
 void metrics_connections(metrics *m, int change);
 void metrics_store(metrics *m, const mp_store_stats *stats); /* all counts since the engine was opened */
+void metrics_model_changed(metrics *m);                      /* its file, so that it must be opened again */
 
 /* The page of /metrics. */
 void metrics_render(const metrics *m, FILE *out);

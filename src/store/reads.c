@@ -3,7 +3,8 @@
  * waits.
  *
  * A file is looked at after data of it have arrived and before anybody sees them: a write sets the time of modification
- * first, so data that were read before an unchanged time are those of the file that was opened. */
+ * first, so data that were read before an unchanged time are those of the file that was opened. A file that has changed
+ * stays so; one that cannot be asked, as on a server that is away, fails what has arrived, and may be asked again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -138,19 +139,31 @@ static void land(store *s, const io_result *result)
     reads_settle(s, at);
 }
 
+static source *source_of(const store *s, const io_result *arrival)
+{
+    const uint32_t unit = s->slots[arrival->tag / s->shape.n_parts].unit;
+    return &s->sources[part_of(s, unit, arrival->tag % s->shape.n_parts)->file];
+}
+
+static bool has_changed(source *x, int fd)
+{
+    file_stamp now;
+    x->unknown = file_stamp_take(fd, &now) ? 0 : errno;
+    return x->unknown == ESTALE || (!x->unknown && !file_stamp_equals(&now, &x->opened));
+}
+
 /* Looks at the files that have had arrivals [n]; NULL where none has changed. */
 static const source *find_changed(store *s, uint32_t n)
 {
     const source *changed = NULL;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t tag = s->arrivals[i].tag, unit = s->slots[tag / s->shape.n_parts].unit;
-        s->sources[part_of(s, unit, tag % s->shape.n_parts)->file].has_arrived = true;
-    }
+    for (uint32_t i = 0; i < n; i++) source_of(s, &s->arrivals[i])->has_arrived = true;
     for (uint32_t i = 0; i < s->n_sources; i++) {
         source *x = &s->sources[i];
-        if (x->has_arrived && !file_has_stamp(s->fds[i], &x->opened)) changed = x;
+        if (x->has_arrived && has_changed(x, s->fds[i])) changed = x;
         x->has_arrived = false;
     }
+    for (uint32_t i = 0; i < n && !changed; i++)
+        if (!s->arrivals[i].error) s->arrivals[i].error = source_of(s, &s->arrivals[i])->unknown;
     return changed;
 }
 
@@ -210,7 +223,7 @@ mp_status reads_error(const store *s, uint32_t at, mp_error *err)
     const unsigned long long bytes = part_of(s, x->unit, x->failed_part)->bytes;
     const char *path = s->sources[part_of(s, x->unit, x->failed_part)->file].path;
     if (x->error == READ_CHANGED)
-        return status_fail(err, MP_E_IO, "%s: the file has changed while in use; open it again",
+        return status_fail(err, MP_E_CHANGED, "%s: the file has changed while in use; open it again",
                            s->changed_source->path);
     if (x->error == READ_CUT)
         return status_fail(err, MP_E_IO, "%s: only %u of %llu bytes could be read at offset %llu: the file was cut",

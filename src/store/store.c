@@ -52,7 +52,7 @@ static mp_status check_file(const store *s, uint32_t i, const file_stamp *expect
     source *x = &s->sources[i];
     x->opened = *expected;
     if (!file_has_stamp(s->fds[i], expected))
-        return status_fail(err, MP_E_IO,
+        return status_fail(err, MP_E_CHANGED,
                            "%s: the file was replaced or changed since the model was opened; open it again", x->path);
     const uint64_t end = slots_file_end(&s->shape, i);
     if (expected->bytes < end)

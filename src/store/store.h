@@ -70,9 +70,9 @@ typedef struct store store;
 /* Memory for `units` slots, alignment included: what a cap must be to hold so many. */
 uint64_t store_memory_for(const store_shape *shape, uint32_t units);
 
-/* A file that is another one than expected, or of another size or time, is refused. Fails with MP_E_LIMIT, naming
- * store_memory_for(least), where the cap holds fewer than `least` units. A notice (what was fallen back to and why) is
- * left in `notice` [MP_ERROR_MAX], empty where there is none. */
+/* A file that is another one than expected, or of another size or time, is refused with MP_E_CHANGED. Fails with
+ * MP_E_LIMIT, naming store_memory_for(least), where the cap holds fewer than `least` units. A notice (what was fallen
+ * back to and why) is left in `notice` [MP_ERROR_MAX], empty where there is none. */
 mp_status store_open(const store_shape *shape, const store_params *params, uint32_t least, store **out, char *notice,
                      mp_error *err);
 void store_close(store *s); /* waits for reads in flight; no claim may be open; NULL is fine */
@@ -96,8 +96,8 @@ typedef struct store_claim {
  * wait. Units that are resident are in `ready` when it returns. */
 uint32_t store_claim_begin(store *s, store_claim *c, const uint32_t *units, uint32_t n, bool wait);
 /* Returns when more than `seen` units are ready, all are, or the clock (clock_now_ns) has passed `until_ns` (0: no
- * limit). Fails with MP_E_IO where a read failed or was short, or a file has changed; the claim must then be ended.
- */
+ * limit). Fails with MP_E_IO where a read failed or was short, with MP_E_CHANGED where a file has changed, now and from
+ * then on; the claim must then be ended. */
 mp_status store_claim_wait(store *s, store_claim *c, uint32_t seen, uint64_t until_ns, mp_error *err);
 /* A part of the i-th unit of the claim, which must be ready. */
 const uint8_t *store_data(const store *s, const store_claim *c, uint32_t i, uint32_t part);

@@ -34,7 +34,10 @@ typedef struct slot {
 typedef struct source {
     char *path;
     file_stamp opened; /* what it was then */
-    bool has_arrived;  /* something of it, in the reaping that is going on */
+    /* In the reaping that is going on: whether something of it has arrived, and what it failed with when it was asked
+     * for its stamp, 0: nothing. */
+    bool has_arrived;
+    int unknown;
 } source;
 
 struct store {
