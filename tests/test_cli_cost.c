@@ -1,9 +1,13 @@
-/* Cost files: written and read back, every part missing or wrong, and what makes one not count. */
+/* Cost files: written and read back, every part missing or wrong, and what makes one not count; what the measurement
+ * tells of the store. */
+#include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "cli/cost_file.h"
 #include "cli/cost_measure.h"
+#include "refusal.h"
 #include "testing.h"
 
 static mp_error err;
@@ -179,6 +183,70 @@ static void test_out_of_range(void **state)
     }
 }
 
+/* ---- the measurement ---- */
+
+typedef struct attempt {
+    mp_model *model;
+    bool quick, refused;
+    mp_status status;
+} attempt;
+
+static bool stop_at_once(void *user, const mp_progress *now)
+{
+    (void)user;
+    (void)now;
+    return false;
+}
+
+/* Begins to measure where the system has no io_uring; another thread judges. */
+static void *measure_without_io_uring(void *arg)
+{
+    attempt *a = arg;
+    mp_plan plan;
+    cost_steps steps;
+    cost_measure_params params = {
+        .engine = {.n_ctx = 256, .n_seqs = 1, .n_batch = 64}, .quick = a->quick, .progress = stop_at_once};
+    a->refused = refusal_install(&(refusal){SYS_io_uring_setup, EPERM, 0});
+    a->status = mp_engine_plan(a->model, &params.engine, &plan, NULL);
+    params.engine.store.memory = plan.experts_least;
+    if (a->status == MP_OK) a->status = cost_measure(a->model, &params, &steps, NULL);
+    cost_steps_clear(&steps);
+    return NULL;
+}
+
+/* Once, where the user asked for the measurement; a server that measures quickly opens another engine and tells then.
+ */
+static void test_notice(void **state)
+{
+    (void)state;
+    mp_model *model;
+    assert_ok(mp_model_open("models/demo-olmoe-q8_0.gguf", NULL, &model, &err), &err);
+    for (int quick = 0; quick < 2; quick++) {
+        attempt a = {.model = model, .quick = quick};
+        pthread_t thread;
+        char *said;
+        size_t len;
+        fflush(stderr);
+        const int console = dup(STDERR_FILENO), file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        assert_true(console >= 0 && dup2(file, STDERR_FILENO) >= 0);
+        const int failed = pthread_create(&thread, NULL, measure_without_io_uring, &a);
+        if (!failed) pthread_join(thread, NULL);
+        fflush(stderr);
+        assert_true(dup2(console, STDERR_FILENO) >= 0);
+        close(console);
+        close(file);
+        assert_int_equal(failed, 0);
+        assert_true(a.refused);
+        assert_int_equal(a.status, MP_E_INTERRUPTED);
+        assert_ok(file_read(path, &said, &len, &err), &err);
+        const char *told = strstr(said, "moeprism: io_uring does not work here");
+        if (quick ? len > 0 : !told || !strstr(told, "reading with threads\n") || strstr(told + 1, "moeprism:"))
+            fail_msg("%s", said);
+        free(said);
+    }
+    mp_model_close(model);
+}
+
 static int make_dir(void **state)
 {
     (void)state;
@@ -200,6 +268,7 @@ int main(void)
         cmocka_unit_test(test_path),      cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_mismatch),  cmocka_unit_test(test_every_value_is_needed),
         cmocka_unit_test(test_malformed), cmocka_unit_test(test_out_of_range),
+        cmocka_unit_test(test_notice),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -20,6 +20,7 @@
 #include "base/stats.h"
 #include "base/status.h"
 #include "cli/cost_steps.h"
+#include "cli/store_options.h"
 
 enum {
     ROUNDS_MAX = 16,
@@ -269,6 +270,7 @@ mp_status cost_measure(const mp_model *model, const cost_measure_params *params,
     rng_init(&b.random, params->seed);
     mp_status status = take_memory(&b, out, err);
     if (status == MP_OK) status = mp_engine_open(model, &b.engine_params, &b.engine, err);
+    if (status == MP_OK && !params->quick) store_notice_print(b.engine); /* a server tells of its own engine's store */
     if (status == MP_OK) status = hold_pages(&b, err);
     if (status == MP_OK) status = run_rounds(&b, out, err);
     close_bench(&b);

@@ -27,7 +27,8 @@ typedef struct cost_steps {
     size_t n;
 } cost_steps;
 
-/* Measures into *out, which the caller clears with cost_steps_clear(). Opens an engine of its own for the time. */
+/* Measures into *out, which the caller clears with cost_steps_clear(). Opens an engine of its own for the time, whose
+ * store tells what it was refused unless this is quick. */
 mp_status cost_measure(const mp_model *model, const cost_measure_params *params, cost_steps *out, mp_error *err);
 void cost_steps_clear(cost_steps *s);
 /* Coefficients from all steps, error_median by cross-validation; `errors` [s->n] as there, may be NULL. */
