@@ -277,7 +277,7 @@ static void test_changed_before(void **state)
 
 typedef struct heard {
     uint64_t n, done, total;
-    bool stop;
+    bool stop, goes_back;
 } heard;
 
 static bool hear(void *user, const mp_progress *now)
@@ -286,28 +286,29 @@ static bool hear(void *user, const mp_progress *now)
     assert_string_equal(now->stage, "load");
     assert_string_equal(now->unit, "bytes");
     h->n++;
+    if (now->done <= h->done || (h->total && now->total != h->total)) h->goes_back = true;
     h->done = now->done;
     h->total = now->total;
     return !h->stop;
 }
 
-static void test_progress(void **state)
+static void check_progress(const char *path)
 {
-    (void)state;
     mp_error err;
     mp_engine *e;
     const mp_model_info *info = mp_model_get_info(split);
     for (int capped = 0; capped < 2; capped++) {
         heard h = {.stop = true};
-        mp_model *m = open_model(split_path, true);
+        mp_model *m = open_model(path, true);
         const mp_engine_params params = {
             .n_ctx = 64, .store = {.memory = capped ? least_memory(m) : 0}, .progress = hear, .user = &h};
         assert_int_equal(mp_engine_open(m, &params, &e, &err), MP_E_INTERRUPTED);
         assert_null(e);
         assert_int_equal(h.n, 1);
-        h.stop = false;
+        h = (heard){0};
         assert_ok(mp_engine_open(m, &params, &e, &err), &err);
         assert_int_equal(h.done, h.total);
+        assert_false(h.goes_back);
         const uint64_t least = info->bytes_total - (capped ? info->bytes_experts : 0);
         assert_true(h.total >= least && h.total < least + info->bytes_experts);
         const uint64_t n = h.n;
@@ -318,6 +319,18 @@ static void test_progress(void **state)
         mp_engine_close(other);
         mp_model_close(m);
     }
+}
+
+/* One load, of one file or of several. */
+static void test_progress(void **state)
+{
+    (void)state;
+    char path[160];
+    check_progress(split_path);
+    write_parts(split_path);
+    part_path(path, 0);
+    check_progress(path);
+    remove_parts();
 }
 
 /* A proxy gate looks at the first neurons of sub-experts that are not in memory: not at the file, whatever becomes of

@@ -75,6 +75,14 @@ bool file_first_line(const char *directory, const char *name, char *line, size_t
     return ok;
 }
 
+bool file_tick_part(void *user, uint64_t done, uint64_t total)
+{
+    file_ticks *t = user;
+    const bool go_on = !t->tick || t->tick(t->user, t->before + done, t->total);
+    if (done == total) t->before += total;
+    return go_on;
+}
+
 /* ---- SHA-256 ---- */
 
 #define HASH_PIECE ((size_t)4 << 20)

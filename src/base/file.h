@@ -14,6 +14,15 @@ bool file_first_line(const char *directory, const char *name, char *line, size_t
 /* Hears of bytes done, may be NULL; false stops with MP_E_INTERRUPTED. */
 typedef bool (*file_tick_fn)(void *user, uint64_t done, uint64_t total);
 
+/* Work on several files that is heard of as one: file_tick_part() is the tick of each of them, this is its user. */
+typedef struct file_ticks {
+    file_tick_fn tick;
+    void *user;
+    uint64_t before, total; /* bytes of the files that are done, of all */
+} file_ticks;
+
+bool file_tick_part(void *ticks, uint64_t done, uint64_t total);
+
 /* A file being written beside its final name, as "PATH.tmp-PID". One of commit or abort ends it; a signal handler
  * may call file_atomic_unlink_all() to remove what is unfinished. */
 typedef struct file_atomic file_atomic;

@@ -170,13 +170,21 @@ static bool whole_pages(const file_map *map, const file_bytes *range, size_t *be
     return *begin < *end;
 }
 
+uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_t n)
+{
+    uint64_t total = map->len;
+    size_t begin, end;
+    for (size_t i = 0; i < n; i++)
+        if (whole_pages(map, &leave[i], &begin, &end)) total -= end - begin;
+    return total;
+}
+
 mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
                         void *user, mp_error *err)
 {
-    copy_job job = {.map = map, .path = path, .tick = tick, .user = user, .total = map->len, .err = err};
+    copy_job job = {
+        .map = map, .path = path, .tick = tick, .user = user, .total = file_map_copy_bytes(map, leave, n), .err = err};
     size_t at = 0, begin, end;
-    for (size_t i = 0; i < n; i++)
-        if (whole_pages(map, &leave[i], &begin, &end)) job.total -= end - begin;
     for (size_t i = 0; i < n; i++) {
         if (!whole_pages(map, &leave[i], &begin, &end)) continue;
         if (begin > at) MP_TRY(copy_pages(&job, at, begin));

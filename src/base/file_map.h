@@ -47,6 +47,9 @@ void file_map_close(file_map *map);
 mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
                         void *user, mp_error *err);
 
+/* Bytes that this would copy. */
+uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_t n);
+
 /* Whether copies may be written to; at first they may not. All of the mapping must be copied. */
 void file_map_write_protect(const file_map *map, bool on);
 
