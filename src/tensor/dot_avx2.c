@@ -23,7 +23,8 @@ INLINE void run(dtype type, const dot_args *a, size_t tokens)
 {
     size_t t = 0;
     if (tokens >= panel_from(type) && a->rows >= part_groups(type) * LANES) {
-        for (; t < tokens; t += PANEL_PASS) panels(type, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
+        for (; t < tokens; t += PANEL_PASS)
+            panels(type, false, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
         return;
     }
     for (; t + 4 <= tokens; t += 4) few_tokens(type, 4, a, t);
@@ -35,7 +36,10 @@ void rows_dot_avx2(dtype type, size_t n, const void *w, size_t w_stride, size_t 
                    float *const *out, size_t tokens, const void *next)
 {
     const dot_args a = {n, w, w_stride, rows, x, out, next ? next : w};
-    run_type(type, &a, tokens);
+    if (dtype_is_r16(type))
+        rows16_dot_avx2(type, &a, tokens);
+    else
+        run_type(type, &a, tokens);
 }
 
 /* Largest of eight, smallest first thing to add: horizontal helpers of the quantizer. */

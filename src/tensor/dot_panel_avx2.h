@@ -9,6 +9,7 @@
 #define TENSOR_DOT_PANEL_AVX2_H
 
 #include "tensor/dot_few_avx2.h"
+#include "tensor/rows16_avx2.h"
 
 enum { PANEL_TOKENS = 4, PANEL_PASS = 64, PANEL_STREAMS = 2, PANEL_PARTS = 2 };
 
@@ -26,36 +27,39 @@ INLINE size_t part_groups(dtype type)
     return type == DTYPE_Q8_0 ? 1 : PANEL_STREAMS;
 }
 
-/* Run i of eight rows, one stream of it. */
-INLINE void pack_stream(dtype type, const vi (*pairs)[2], size_t i, size_t stream, panel_part *p)
+/* Run i of eight rows, one stream of it; words: [element / 4] as they are stored. */
+INLINE void pack_stream(dtype type, const vi *words, size_t i, size_t stream, size_t which, panel_part *p)
 {
-    const size_t scaled = scaled_runs(type, 1);
+    const size_t scaled = scaled_runs(type, 1), steps = 8 / scaled;
     const int taken = type == DTYPE_Q8_0 ? 8 : centre(type);
-    vi sums[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
 #pragma GCC unroll 2
-    for (size_t h = 0; h < 2; h++) {
-        vi v[LANE_PAIRS];
-#pragma GCC unroll 4
-        for (size_t k = 0; k < LANE_PAIRS; k++) v[k] = stream_of(type, stream, pairs[k][h], taken);
-        transpose_words(v);
-#pragma GCC unroll 4
-        for (size_t e = 0; e < LANE_PAIRS; e++) {
-            p->w[i * 8 + h * 4 + e][stream] = v[e];
-            vi *sum = &sums[scaled == 2 ? h : 0];
-            *sum = words_multiply_add(*sum, _mm256_set1_epi8(-MIDDLE), v[e]); /* 128 as unsigned */
+    for (size_t h = 0; h < scaled; h++) {
+        vi sum = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (size_t e = h * steps; e < (h + 1) * steps; e++) {
+            const vi w = stream_of(type, stream, words[e], taken);
+            p->w[i * 8 + e][which] = w;
+            sum = words_multiply_add(sum, _mm256_set1_epi8(-MIDDLE), w); /* 128 as unsigned */
         }
+        p->start[scaled * i + h][which] = _mm256_sub_epi16(_mm256_setzero_si256(), sum);
     }
-#pragma GCC unroll 2
-    for (size_t h = 0; h < scaled; h++)
-        p->start[scaled * i + h][stream] = _mm256_sub_epi16(_mm256_setzero_si256(), sums[h]);
+}
+
+INLINE void pack_words(dtype type, const vi *words, size_t i, size_t group, panel_part *p)
+{
+    pack_stream(type, words, i, 0, group, p);
+    if (type == DTYPE_Q8_0) pack_stream(type, words, i, 1, 1, p);
 }
 
 INLINE void pack_run(dtype type, const uint8_t *w, size_t stride, size_t i, size_t group, panel_part *p)
 {
-    vi pairs[LANE_PAIRS][2];
+    vi pairs[LANE_PAIRS][2], words[2 * LANE_PAIRS];
     load_pairs(type, w, stride, i, pairs);
-    pack_stream(type, (const vi(*)[2])pairs, i, group, p);
-    if (type == DTYPE_Q8_0) pack_stream(type, (const vi(*)[2])pairs, i, 1, p);
+#pragma GCC unroll 8
+    for (size_t k = 0; k < 2 * LANE_PAIRS; k++) words[k] = pairs[k % LANE_PAIRS][k / LANE_PAIRS];
+    transpose_words(words);
+    transpose_words(words + LANE_PAIRS);
+    pack_words(type, words, i, group, p);
 }
 
 INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs, panel_part *p)
@@ -72,6 +76,25 @@ INLINE void panel_pack(dtype type, const uint8_t *w, size_t stride, size_t runs,
             decode_raw(type, &raw, &p->s[g]);
         }
     }
+}
+
+/* The same from interleaved rows, of types that come in parts of 16. */
+INLINE void panel_pack_r16(dtype type, const r16_chunk *c, size_t runs, panel_part *p)
+{
+    r16_scales(type, c, runs, p->s);
+    const size_t together = type == DTYPE_Q5_K ? CHUNK_RUNS : runs_together(type); /* as in r16_runs() */
+#pragma GCC unroll 1
+    for (size_t i = 0; i < runs; i += together)
+#pragma GCC unroll 8
+        for (size_t k = 0; k < together; k++)
+#pragma GCC unroll 2
+            for (size_t h = 0; h < R16_HALVES; h++) {
+                const size_t first = k / runs_together(type) * runs_together(type);
+                vi words[8];
+#pragma GCC unroll 8
+                for (size_t e = 0; e < 8; e++) words[e] = r16_word(type, c, i + first, k - first, e, h);
+                pack_words(type, words, i + k, h, p);
+            }
 }
 
 /* Tokens at a chunk, their bytes unsigned. */
@@ -126,12 +149,14 @@ INLINE void part_tokens(dtype type, size_t T, const panel_part *p, size_t runs, 
     }
 }
 
-/* Asks for a chunk of rows [from, to) that comes next. */
-INLINE void panel_ask(dtype type, const uint8_t *w, size_t stride, size_t from, size_t to)
+/* Asks for a chunk of rows [from, to) that comes next: of interleaved ones, for as many bytes. */
+INLINE void panel_ask(dtype type, bool r16, const uint8_t *w, size_t stride, size_t from, size_t to)
 {
-    for (size_t r = from; r < to; r++)
+    for (size_t r = from; r < to; r++) {
+        const uint8_t *row = w + (r16 ? r / ROWS16 * ROWS16 * stride + r % ROWS16 * chunk_bytes(type) : r * stride);
 #pragma GCC unroll 5
-        for (size_t b = 0; b < chunk_bytes(type) + 63; b += 64) __builtin_prefetch(w + r * stride + b, 0, 2);
+        for (size_t b = 0; b < chunk_bytes(type) + 63; b += 64) __builtin_prefetch(row + b, 0, 2);
+    }
 }
 
 /* T tokens over a chunk of all parts. */
@@ -150,14 +175,14 @@ INLINE void panel_few(dtype type, size_t T, size_t parts, const panel_part *p, s
 
 /* All tokens over a chunk; between them the next one, at `next`, is asked for: a few rows at a time, since there are
  * but so many requests under way. */
-INLINE void panel_chunk(dtype type, size_t parts, const panel_part *p, size_t runs, const dot_args *a, size_t c,
-                        size_t t0, size_t tokens, const uint8_t *next, panel_sums *sums)
+INLINE void panel_chunk(dtype type, bool r16, size_t parts, const panel_part *p, size_t runs, const dot_args *a,
+                        size_t c, size_t t0, size_t tokens, const uint8_t *next, panel_sums *sums)
 {
     const size_t rows = parts * part_groups(type) * LANES;
     for (size_t t = 0, T; t < tokens; t += T) {
         const size_t left = tokens - t;
         T = left >= PANEL_TOKENS ? PANEL_TOKENS : left >= 2 ? 2 : 1;
-        panel_ask(type, next, a->w_stride, rows * t / tokens, rows * (t + T) / tokens);
+        panel_ask(type, r16, next, a->w_stride, rows * t / tokens, rows * (t + T) / tokens);
         if (T == PANEL_TOKENS)
             panel_few(type, PANEL_TOKENS, parts, p, runs, a, c, t0 + t, sums + t);
         else if (T == 2)
@@ -167,33 +192,40 @@ INLINE void panel_chunk(dtype type, size_t parts, const panel_part *p, size_t ru
     }
 }
 
-/* The rows of so many parts from r0 on. */
-INLINE void panel_rows(dtype type, size_t parts, const dot_args *a, size_t r0, size_t t0, size_t tokens)
+/* The rows of so many parts from r0 on, interleaved or not. */
+INLINE void panel_rows(dtype type, bool r16, size_t parts, const dot_args *a, size_t r0, size_t t0, size_t tokens)
 {
     const size_t part_rows = part_groups(type) * LANES, rows = parts * part_rows;
+    const size_t bytes = chunk_bytes(type) * (r16 ? ROWS16 : 1); /* from chunk to chunk */
     const uint8_t *w = a->w + r0 * a->w_stride, *below = r0 + rows < a->rows ? w + rows * a->w_stride : a->next;
     panel_sums sums[PANEL_PASS] __attribute__((aligned(32)));
     panel_part p[PANEL_PARTS];
     memset(sums, 0, tokens * sizeof *sums);
     for (size_t c = 0; c < a->n; c += CHUNK) {
         const size_t left = a->n - c, runs = left < CHUNK ? left / RUN : CHUNK_RUNS;
-        for (size_t k = 0; k < parts; k++)
-            panel_pack(type, w + k * part_rows * a->w_stride + c / CHUNK * chunk_bytes(type), a->w_stride, runs, &p[k]);
-        const uint8_t *next = left > CHUNK ? w + (c / CHUNK + 1) * chunk_bytes(type) : below;
-        panel_chunk(type, parts, p, runs, a, c, t0, tokens, next, sums);
+        for (size_t k = 0; k < parts; k++) {
+            const uint8_t *from = w + k * part_rows * a->w_stride;
+            const r16_chunk chunk = r16_at(type, from, a->n, c);
+            if (r16)
+                panel_pack_r16(type, &chunk, runs, &p[k]);
+            else
+                panel_pack(type, from + c / CHUNK * bytes, a->w_stride, runs, &p[k]);
+        }
+        const uint8_t *next = left > CHUNK ? w + (c / CHUNK + 1) * bytes : below;
+        panel_chunk(type, r16, parts, p, runs, a, c, t0, tokens, next, sums);
     }
     for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], rows * sizeof(float));
 }
 
 /* Rows that do not fill a panel end with single parts, the last of which overlaps those before, which come out the
- * same. */
-INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
+ * same. Interleaved rows are whole parts. */
+INLINE void panels(dtype type, bool r16, const dot_args *a, size_t t0, size_t tokens)
 {
     const size_t part_rows = part_groups(type) * LANES;
     for (size_t r = 0; r < a->rows;) {
         const size_t left = a->rows - r, parts = left >= PANEL_PARTS * part_rows ? PANEL_PARTS : 1;
         if (left < part_rows) r = a->rows - part_rows;
-        panel_rows(type, parts, a, r, t0, tokens);
+        panel_rows(type, r16, parts, a, r, t0, tokens);
         r += parts * part_rows;
     }
 }

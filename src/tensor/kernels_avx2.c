@@ -7,6 +7,7 @@
 
 const kernels KERNELS_AVX2 = {
     .isa = "avx2",
+    .rows16 = true,
     .quantize_act = quantize_act_avx2,
     .rows_dot = rows_dot_avx2,
     .rows_accumulate = rows_accumulate_avx2,

@@ -85,7 +85,8 @@ extern const kernels KERNELS_AVX2, KERNELS_AVX512;
                                const float *const *a, float *const *y, size_t tokens, const void *next);
 KERNELS_DECLARE(avx2)
 KERNELS_DECLARE(avx512)
-void rows16_dot_avx512(dtype type, const dot_args *a, size_t tokens); /* of interleaved rows */
+void rows16_dot_avx2(dtype type, const dot_args *a, size_t tokens); /* of interleaved rows */
+void rows16_dot_avx512(dtype type, const dot_args *a, size_t tokens);
 #endif
 
 #endif
