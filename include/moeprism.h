@@ -282,6 +282,9 @@ const float *mp_engine_logits(const mp_engine *engine, size_t i);
 void mp_engine_for(mp_engine *engine, size_t n, void (*fn)(void *arg, size_t item, unsigned thread), void *arg);
 /* Share of the full expert compute that the i-th token of the last step used, mean over MoE layers. */
 double mp_engine_compute_share(const mp_engine *engine, size_t i);
+/* Sub-experts that the i-th token of the last step wanted and went without (mp_store_params.deadline_ns), over MoE
+ * layers. */
+uint32_t mp_engine_dropped(const mp_engine *engine, size_t i);
 uint32_t mp_engine_seq_len(const mp_engine *engine, uint32_t seq);
 /* Forgets positions from `len` on; 0 frees the sequence. */
 void mp_engine_seq_truncate(mp_engine *engine, uint32_t seq, uint32_t len);

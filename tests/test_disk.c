@@ -252,6 +252,29 @@ static void test_stats_since(void **state)
         .memory = least_memory(whole), .deadline_ns = 1, .backend = "threads", .depth = 1                              \
     }
 
+/* Tokens tell what they lost themselves; of two that share a step only the one with a floor may. */
+static void check_dropped(mp_engine *e, uint32_t floor)
+{
+    mp_error err;
+    mp_store_stats before, after;
+    uint64_t told = 0;
+    mp_engine_seq_truncate(e, 0, 0);
+    mp_engine_store_stats(e, &before);
+    for (uint32_t at = 0; at + 3 <= TEXT; at += 3) {
+        const mp_batch_token alone = {.token = ids[at], .pos = at, .floor = floor},
+                             two[] = {{.token = ids[at + 1], .pos = at + 1, .floor = floor},
+                                      {.token = ids[at + 2], .pos = at + 2}};
+        assert_ok(mp_engine_step(e, &alone, 1, &err), &err);
+        told += mp_engine_dropped(e, 0);
+        assert_ok(mp_engine_step(e, two, 2, &err), &err);
+        told += mp_engine_dropped(e, 0);
+        assert_int_equal(mp_engine_dropped(e, 1), 0);
+    }
+    mp_engine_store_stats(e, &after);
+    assert_true(told > 0);
+    assert_int_equal(told, after.dropped - before.dropped);
+}
+
 /* Nothing is lost without a floor, and nothing below it with one. */
 static void test_deadline(void **state)
 {
@@ -268,6 +291,7 @@ static void test_deadline(void **state)
     assert_true(mp_engine_store_stats(e, &stats));
     assert_true(share >= floor - 1e-9 && share < 1 - 1e-9);
     assert_true(stats.dropped > 0);
+    check_dropped(e, last);
     free(expected);
     free(got);
     mp_engine_close(mapped);

@@ -89,6 +89,35 @@ check 'its memory stays under the cap' stays_under_its_cap
 check 'it ends well' ends_well
 rm "$model"
 
+# reply NAME...: what the reply has under these names, one in another.
+reply() {
+    python3 -c 'import functools, json, sys
+print(functools.reduce(lambda at, name: at[int(name) if isinstance(at, list) else name], sys.argv[2:], json.load(open(sys.argv[1]))))'         "$dir/out" "$@"
+}
+# A quarter of the experts is the least, all of them the best: what has not come in time is left out, and told.
+told() { reply usage moeprism dropped_subexperts; }
+leaves_out() {
+    ask /v1/completions '{"prompt":"The old man","max_tokens":12,"ignore_eos":true,"temperature":0,"moeprism":{"min_compute":0.25}}'
+    dropped=$(told)
+    [ "$code" = 200 ] && [ "$dropped" -gt 0 ] && [ "$(reply usage moeprism experts_floor)" = 2.0 ] &&
+        [[ $(reply usage moeprism experts_mean) == [2-7].* ]] &&
+        [ "$(reply usage moeprism points 1)" = "$(reply usage moeprism floor_point)" ]
+}
+leaves_nothing_out() { use 'The old man' && [ "$(told)" = 0 ] && reply choices 0 text >"$dir/exact"; }
+is_silent_about_it() { use 'The old man' && ! grep -q dropped "$dir/out" && reply choices 0 text | cmp - "$dir/exact"; }
+counts_what_it_left_out() { ask /metrics && grep -qx "moeprism_store_dropped_total $dropped" "$dir/out"; }
+
+model=models/demo-olmoe-q8_0.gguf
+check 'a server starts that does not wait for reads' start --context 256 --slots 2 --memory "$least" --io threads \
+    --io-depth 1 --token-deadline 1e-6
+check 'it leaves out what is late' leaves_out
+check 'nothing at a floor of full' leaves_nothing_out
+check 'its metrics tell as much' counts_what_it_left_out
+check 'it ends well' ends_well
+check 'a server starts that waits' start --context 256 --slots 2 --memory "$least"
+check 'it says the same, and nothing of it' is_silent_about_it
+check 'it ends well' ends_well
+
 model=$dir/small.gguf
 change='cut'
 for option in '' --no-mmap; do

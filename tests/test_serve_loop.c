@@ -160,13 +160,13 @@ static void read_stream(stream *s, uint32_t n)
     }
 }
 
-static loop *open_loop(uint32_t slots, uint32_t queue, uint32_t pages, bool no_cache)
+static loop *open_loop_with(uint32_t slots, uint32_t queue, uint32_t pages, bool no_cache, mp_store_params store)
 {
     loop *l;
     mp_error err;
     const loop_params params = {
         .model = model,
-        .engine = {.threads = 2, .n_ctx = CTX, .n_seqs = slots, .n_batch = 64, .n_pages = pages},
+        .engine = {.threads = 2, .n_ctx = CTX, .n_seqs = slots, .n_batch = 64, .n_pages = pages, .store = store},
         .policy = SCHED_POLICY_ELASTIC,
         .queue = queue,
         .cost = {.shape = {.used = 0.25}, .ns = {1e6, 1e5, 1e5, 1e5, 10, 1e4}, .correction = 1},
@@ -174,6 +174,11 @@ static loop *open_loop(uint32_t slots, uint32_t queue, uint32_t pages, bool no_c
         .metrics = counts};
     assert_ok(loop_open(&params, &l, &err), &err);
     return l;
+}
+
+static loop *open_loop(uint32_t slots, uint32_t queue, uint32_t pages, bool no_cache)
+{
+    return open_loop_with(slots, queue, pages, no_cache, (mp_store_params){0});
 }
 
 /* ---- tests ---- */
@@ -313,6 +318,62 @@ static void test_prefix_is_used(void **state)
         job_release(s.job);
         stream_clear(&s);
     }
+    loop_close(l);
+}
+
+/* A deadline for reads that is over at once (as in test_disk.c: something is dropped for certain). */
+static loop *open_late_loop(void)
+{
+    mp_plan plan;
+    mp_error err;
+    assert_ok(mp_engine_plan(model, &(mp_engine_params){.n_ctx = CTX}, &plan, &err), &err);
+    return open_loop_with(
+        1, 4, 0, false,
+        (mp_store_params){.memory = plan.experts_least, .deadline_ns = 1, .backend = "threads", .depth = 1});
+}
+
+/* Nothing falls below a floor; what was lost is told, and stays with those who accept it. */
+static void test_late_reads(void **state)
+{
+    (void)state;
+    enum { LONG = 2 * MP_KV_PAGE + 2 };
+    const uint32_t last = mp_model_get_info(model)->n_points - 1;
+    loop *l = open_late_loop();
+    stream exact, lossy, again;
+    stream_init(&exact, 0, 0);
+    assert_int_equal(submit(l, &exact, params_of(&exact)), LOOP_ACCEPTED);
+    read_stream(&exact, UINT32_MAX);
+    assert_plain(&exact);
+    assert_int_equal(job_get_usage(exact.job).dropped, 0);
+    job_release(exact.job);
+
+    stream_init(&lossy, 0, 0);
+    job_params p = params_of(&lossy);
+    p.floor = last;
+    p.max_tokens = LONG;
+    p.ignore_eos = true;
+    assert_int_equal(submit(l, &lossy, p), LOOP_ACCEPTED);
+    read_stream(&lossy, UINT32_MAX);
+    const job_usage u = job_get_usage(lossy.job);
+    assert_true(u.dropped > 0 && u.experts_mean >= u.experts_floor && u.compute_share < 1);
+    assert_int_equal(u.point_max, last);
+    job_release(lossy.job);
+
+    for (uint32_t floor = 0; floor <= last; floor += last) { /* the same text as a prompt */
+        stream_init(&again, 0, 0);
+        p = params_of(&again);
+        p.floor = floor;
+        p.n_prompt = 1 + LONG;
+        p.prompt = realloc(p.prompt, p.n_prompt * sizeof *p.prompt);
+        memcpy(p.prompt + 1, lossy.tokens, LONG * sizeof *p.prompt);
+        assert_int_equal(submit(l, &again, p), LOOP_ACCEPTED);
+        read_stream(&again, UINT32_MAX);
+        assert_int_equal(job_get_usage(again.job).cached_tokens, floor ? 2 * MP_KV_PAGE : 0);
+        job_release(again.job);
+        stream_clear(&again);
+    }
+    stream_clear(&exact);
+    stream_clear(&lossy);
     loop_close(l);
 }
 
@@ -488,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_with_prefix_cache),
         cmocka_unit_test(test_with_little_memory),
         cmocka_unit_test(test_prefix_is_used),
+        cmocka_unit_test(test_late_reads),
         cmocka_unit_test(test_scored_prompts),
         cmocka_unit_test(test_stop_string),
         cmocka_unit_test(test_refusals),

@@ -327,6 +327,14 @@ static const option_spec specs[] = {
      .max = 86400,
      .help = "seconds a client may take to send a request, to take up a reply, and between requests"},
     STORE_OPTIONS(AT(store)),
+    {.name = "token-deadline",
+     .kind = OPTION_F64,
+     .offset = AT(store) + offsetof(store_options, deadline_ms),
+     .argument = "MS",
+     .max = 1e6,
+     .help =
+         "leave out what has not come from disk when a step takes that long, never below a request's floor; changes "
+         "results: replies tell what was lost"},
 };
 
 static const serve_options defaults = {

@@ -51,7 +51,10 @@ static void layout_scratch(arena *a, mp_engine *e)
     const size_t n = p->n_batch, d = e->model->hp.n_embd;
     e->batch = arena_take(a, n, sizeof *e->batch);
     e->points = arena_take(a, n, sizeof *e->points);
-    if (p->store.deadline_ns) e->floors = arena_take(a, n, sizeof *e->floors);
+    if (p->store.deadline_ns) {
+        e->floors = arena_take(a, n, sizeof *e->floors);
+        e->moe.disk.lost = arena_take(a, n, sizeof *e->moe.disk.lost);
+    }
     e->moe.disk.floors = e->floors;
     e->subs_run = arena_take(a, n, sizeof *e->subs_run);
     e->logit_row = arena_take(a, n, sizeof *e->logit_row);

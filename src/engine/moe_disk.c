@@ -141,7 +141,10 @@ static bool drop_missing(moe_exec *m, const moe_pass *pass, const store_claim *c
             m->active[kept++] = sub;
             continue;
         }
-        for (size_t p = m->group_start[sub]; p < m->group_start[sub + 1]; p++) m->n_run[m->pair_token[p]]--;
+        for (size_t p = m->group_start[sub]; p < m->group_start[sub + 1]; p++) {
+            m->n_run[m->pair_token[p]]--;
+            d->lost[m->pair_token[p]]++;
+        }
         d->dropped += m->group_start[sub + 1] - m->group_start[sub];
     }
     m->n_active = kept;

@@ -46,6 +46,7 @@ typedef struct moe_disk {
     const uint8_t *const *proxies; /* [n_moe_layers] the rows that a proxy gate looks at; NULL: those of the weights */
     const uint32_t *floors; /* [cap] points down to which a token may lose what has not arrived in time; 0: nothing */
     uint64_t until_ns;      /* when that time is up; 0: never */
+    uint32_t *lost;         /* [cap] how many it lost, over the step's layers */
     moe_ahead ahead;
     uint64_t dropped; /* sub-experts, over all tokens */
 } moe_disk;

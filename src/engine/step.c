@@ -58,7 +58,10 @@ mp_status engine_begin(mp_engine *e, const mp_batch_token *tokens, size_t n, mp_
     size_t row = 0;
     for (size_t i = 0; i < n; i++) {
         e->points[i] = tokens[i].point;
-        if (e->floors) e->floors[i] = tokens[i].floor;
+        if (e->floors) {
+            e->floors[i] = tokens[i].floor;
+            e->moe.disk.lost[i] = 0;
+        }
         e->subs_run[i] = 0;
         e->logit_row[i] = tokens[i].logits ? row++ : SIZE_MAX;
     }
@@ -238,6 +241,11 @@ const float *mp_engine_logits(const mp_engine *e, size_t i)
 void mp_engine_for(mp_engine *e, size_t n, void (*fn)(void *arg, size_t item, unsigned thread), void *arg)
 {
     pool_for(e->x.pool, n, fn, arg);
+}
+
+uint32_t mp_engine_dropped(const mp_engine *e, size_t i)
+{
+    return e->floors && i < e->n ? e->moe.disk.lost[i] : 0;
 }
 
 double mp_engine_compute_share(const mp_engine *e, size_t i)

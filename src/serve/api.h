@@ -29,6 +29,7 @@ typedef struct api_context {
     size_t longest_token;      /* bytes, 0: not known */
     uint32_t floor[TIERS];     /* points, where a request names none */
     uint64_t ttft_ns, tpot_ns; /* targets, 0: none */
+    uint64_t deadline_ns;      /* of a step's reads, 0: nothing is left out */
     cost_model cost;           /* for speeds told by /props */
     int64_t started_s;         /* Unix time */
 } api_context;

@@ -240,6 +240,7 @@ static void add_usage(job_usage *sum, const job_usage *u, double before)
     if (u->queue_ns > sum->queue_ns) sum->queue_ns = u->queue_ns;
     if (u->ttft_ns > sum->ttft_ns) sum->ttft_ns = u->ttft_ns;
     if (u->tpot_ns > sum->tpot_ns) sum->tpot_ns = u->tpot_ns;
+    sum->dropped += u->dropped;
     sum->cached_tokens += u->cached_tokens;
     sum->completion_tokens += u->completion_tokens;
 }
@@ -270,13 +271,15 @@ static json_t *ms_json(uint64_t ns)
 json_t *usage_account(const api_context *api, const job_usage *u, uint32_t floor)
 {
     const mp_point *least = mp_model_point(api->model, floor);
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:[i,i], s:i, s:o, s:o, s:o, s:o, s:o, s:i}", /* */
+    json_t *dropped = api->deadline_ns > 0 ? json_integer((json_int_t)u->dropped) : NULL;
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:[i,i], s:i, s:o, s:o, s:o, s:o, s:o, s:i, s:o*}", /* */
                      "experts_mean", number_json(u->experts_mean), "experts_floor", number_json(u->experts_floor),
                      "compute_share", number_json(u->compute_share), "compute_floor", number_json(least->compute_share),
                      "gate_share", number_json(u->gate_share), "points", (int)u->point_min, (int)u->point_max,
                      "floor_point", (int)floor, "ppl_increase", number_json(u->ppl_increase), "ppl_increase_floor",
                      number_json(u->ppl_increase_floor), "queue_ms", json_real((double)u->queue_ns / 1e6), "ttft_ms",
-                     ms_json(u->ttft_ns), "tpot_ms", ms_json(u->tpot_ns), "cached_tokens", (int)u->cached_tokens);
+                     ms_json(u->ttft_ns), "tpot_ms", ms_json(u->tpot_ns), "cached_tokens", (int)u->cached_tokens,
+                     "dropped_subexperts", dropped);
 }
 
 json_t *generation_usage_json(const generation *g)

@@ -60,7 +60,8 @@ typedef struct job_usage {
     double experts_mean;                 /* the same in experts */
     double experts_floor;                /* of the floor's point */
     double gate_share;                   /* the gate's own cost, not in compute_share */
-    uint32_t point_min, point_max;       /* points really used */
+    uint32_t point_min, point_max;       /* points really used; the floor's, where a token went without something */
+    uint64_t dropped;                    /* sub-experts that tokens went without, over tokens and layers */
     double ppl_increase;                 /* mean of the used points' measured increase, as 0.02; NAN: not measured */
     double ppl_increase_floor;           /* the promise: of the floor's point; NAN: not measured */
     uint64_t queue_ns, ttft_ns, tpot_ns; /* so far */

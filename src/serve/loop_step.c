@@ -89,26 +89,39 @@ static void make_room(loop *l)
 
 /* ---- tokens that ran ---- */
 
+/* The j->n_run-th token ran, as the i-th of the batch; what it lost beyond its point, at most. One that went without
+ * something ran between its point and its floor: it counts as both where points are told, as the floor in loss. */
+static double account_token(const loop *l, job *j, uint32_t point, size_t i)
+{
+    const uint32_t dropped = mp_engine_dropped(l->engine, i), floor = j->params.floor;
+    prefix_range *page = &j->page_ran[j->n_run / MP_KV_PAGE];
+    note_point(j, point);
+    widen(page, j->n_run % MP_KV_PAGE == 0, point);
+    if (dropped == 0) return 0;
+    note_point(j, floor);
+    widen(page, false, floor);
+    j->used.dropped += dropped;
+    return l->loss[floor] - l->loss[point];
+}
+
 /* Item `it` was the batch from `at` on. */
 static void account(loop *l, job *j, const sched_item *it, size_t at)
 {
-    const double loss = l->loss[it->point];
-    double share = 0;
+    const double n = it->n_tokens;
+    double share = 0, loss = n * l->loss[it->point];
     for (uint32_t k = 0; k < it->n_tokens; k++, j->n_run++) {
-        note_point(j, it->point);
-        widen(&j->page_ran[j->n_run / MP_KV_PAGE], j->n_run % MP_KV_PAGE == 0, it->point);
+        loss += account_token(l, j, it->point, at + k);
         share += mp_engine_compute_share(l->engine, at + k);
     }
-    const double n = it->n_tokens;
     j->n_counted += it->n_tokens;
     j->share_sum += share;
     j->gate_sum += n * mp_model_point(l->p.model, it->point)->gate_share;
-    j->loss_sum += n * loss;
+    j->loss_sum += loss;
     j->used.compute_share = j->share_sum / j->n_counted;
     j->used.experts_mean = j->used.compute_share * l->info->n_experts_used;
     j->used.gate_share = j->gate_sum / j->n_counted;
     j->used.ppl_increase = expm1(j->loss_sum / j->n_counted);
-    metrics_tokens(l->p.metrics, it->point, it->n_tokens, it->prompt, share, n * loss, n * l->loss[j->params.floor]);
+    metrics_tokens(l->p.metrics, it->point, it->n_tokens, it->prompt, share, loss, n * l->loss[j->params.floor]);
 }
 
 static void note_times(loop *l, job *j, uint64_t now_ns)
@@ -206,7 +219,8 @@ static size_t fill_batch(loop *l)
                                              .pos = j->n_run + k,
                                              .point = it->point,
                                              .logits = (it->samples && k + 1 == it->n_tokens) ||
-                                                       (it->prompt && j->params.prompt_logprobs)};
+                                                       (it->prompt && j->params.prompt_logprobs),
+                                             .floor = it->prompt ? it->point : j->params.floor};
     }
     return n;
 }

@@ -51,6 +51,7 @@ enum {
     STORE_AHEAD,
     STORE_AHEAD_USED,
     STORE_SWAPS,
+    STORE_DROPPED,
     CONNECTIONS_TOTAL,
     RUNNING,
     WAITING,
@@ -102,6 +103,8 @@ static const struct {
     [STORE_AHEAD_USED] = {"store_read_ahead_wanted_total", "", "Those of them that a layer wanted then.", 1, false},
     [STORE_SWAPS] = {"store_replaced_total", "", "Sub-experts whose place a resident one took, over tokens and layers.",
                      1, false},
+    [STORE_DROPPED] = {"store_dropped_total", "",
+                       "Sub-experts left out because they did not come in time, over tokens and layers.", 1, false},
     [CONNECTIONS_TOTAL] = {"connections_total", "", "Connections that were opened.", 1, false},
     [RUNNING] = {"requests_running", "", "Requests that hold a slot.", 1, true},
     [WAITING] = {"requests_waiting", "", "Requests in the queue.", 1, true},
@@ -278,6 +281,7 @@ void metrics_store(metrics *m, const mp_store_stats *s)
     set(m, STORE_AHEAD, (int64_t)s->ahead);
     set(m, STORE_AHEAD_USED, (int64_t)s->ahead_used);
     set(m, STORE_SWAPS, (int64_t)s->swaps);
+    set(m, STORE_DROPPED, (int64_t)s->dropped);
     set(m, STORE_MEMORY, (int64_t)s->memory);
     set(m, STORE_RESIDENT, (int64_t)s->resident_bytes);
     set(m, STORE_DEPTH, (int64_t)(s->depth_mean * 1e3));

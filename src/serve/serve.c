@@ -149,6 +149,7 @@ static void describe(server *s)
         .floor = {[TIER_DEFAULT] = p->floor, [TIER_FLEX] = p->flex_floor, [TIER_PRIORITY] = p->priority_floor},
         .ttft_ns = p->ttft_ns,
         .tpot_ns = p->tpot_ns,
+        .deadline_ns = p->engine.store.deadline_ns,
         .cost = p->cost,
         .started_s = time(NULL)};
 }
