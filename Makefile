@@ -71,7 +71,9 @@ BENCH_SH  := $(sort $(wildcard bench/*.sh))
 FUZZ_SRC  := $(sort $(wildcard fuzz/fuzz_*.c))
 HEADERS   := $(sort $(wildcard include/*.h src/*/*.h tests/*.h))
 
-LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
+# Products of AVX2 are compiled again for AVX-VNNI.
+VNNI_OBJ  := $(patsubst %,$(B)/src/tensor/%_avxvnni.o,accumulate dot dot_rows16)
+LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o) $(VNNI_OBJ)
 CLI_OBJ   := $(CLI_SRC:%.c=$(B)/%.o) $(B)/src/serve/page_data.o
 TEST_BIN  := $(TEST_SRC:%.c=$(B)/%)
 BENCH_BIN := $(BENCH_SRC:%.c=$(B)/%)
@@ -108,6 +110,11 @@ $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ISA) -MMD -MP -c $< -o $@
+
+$(VNNI_OBJ): $(B)/%_avxvnni.o: %_avx2.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(KERNEL_OPT) $(ISA_AVX2) -mavxvnni -MMD -MP -c $< -o $@
 
 $(B)/src/tensor/%.o: ISA = $(KERNEL_OPT)
 $(B)/src/text/row.o: ISA = $(KERNEL_OPT)

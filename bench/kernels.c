@@ -98,12 +98,14 @@ static double gmac_per_s(uint64_t start, size_t macs)
         return gmac_per_s(start, macs);                                                                                \
     }
 
-#define INTEGER_512(s) _mm512_dpbusd_epi32(s, x, y)
-#define FLOAT_512(s)   _mm512_fmadd_ps(x, y, s)
-#define INTEGER_256(s) _mm256_add_epi16(s, _mm256_maddubs_epi16(s, y))
-#define FLOAT_256(s)   _mm256_fmadd_ps(x, y, s)
+#define INTEGER_512(s)  _mm512_dpbusd_epi32(s, x, y)
+#define FLOAT_512(s)    _mm512_fmadd_ps(x, y, s)
+#define INTEGER_256(s)  _mm256_add_epi16(s, _mm256_maddubs_epi16(s, y))
+#define INTEGER_VNNI(s) _mm256_dpbusd_avx_epi32(s, x, y)
+#define FLOAT_256(s)    _mm256_fmadd_ps(x, y, s)
 PEAK(peak_avx512_integer, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), 64, INTEGER_512)
 PEAK(peak_avx512_float, "avx512f", __m512, _mm512_setzero_ps(), 16, FLOAT_512)
+PEAK(peak_avxvnni_integer, "avx2,avxvnni", __m256i, _mm256_setzero_si256(), 32, INTEGER_VNNI)
 PEAK(peak_avx2_integer, "avx2", __m256i, _mm256_setzero_si256(), 32, INTEGER_256)
 PEAK(peak_avx2_float, "avx2,fma", __m256, _mm256_setzero_ps(), 8, FLOAT_256)
 #endif
@@ -119,6 +121,8 @@ static peak PEAKS[] = {
 #if defined(__x86_64__)
     {"avx512", true, peak_avx512_integer, 0},
     {"avx512", false, peak_avx512_float, 0},
+    {"avxvnni", true, peak_avxvnni_integer, 0},
+    {"avxvnni", false, peak_avx2_float, 0},
     {"avx2", true, peak_avx2_integer, 0},
     {"avx2", false, peak_avx2_float, 0},
 #endif

@@ -205,7 +205,7 @@ typedef struct mp_engine_params {
     uint32_t n_pages;  /* of the KV cache, shared by all sequences; default as many as n_seqs full ones need */
     mp_kv_type kv_type;
     bool pin;        /* each thread but the caller's stays on a core of its own */
-    const char *isa; /* "ref", "avx2", "avx512"; default NULL: the best the CPU has */
+    const char *isa; /* "ref", "avx2", "avxvnni", "avx512"; default NULL: the best the CPU has */
     mp_store_params store;
     mp_progress_fn progress; /* of weights that are copied into memory while the engine opens, or NULL */
     void *user;

@@ -7,7 +7,8 @@
  * The sums of a block are added up in words of 16 bits, two rows at a time. They wrap around, but the last one fits: 16
  * rows of up to 16 times 127, or (Q6_K, in two parts) 8 of 32; Q8_0 is two streams of four bits. So the integer sums
  * are exact, and one token alone and many get the same bits, though for one the weights go from memory to registers,
- * and for several they are unpacked once, interleaved so that a vector holds four rows of eight columns. */
+ * and for several they are unpacked once, interleaved so that a vector holds four rows of eight columns. There AVX-VNNI
+ * adds up in 32 bits at once, Q8_0 as it is; for one token bringing four rows together costs what that would save. */
 #if defined(__x86_64__)
 
 #include "tensor/factors_avx2.h"
@@ -35,20 +36,15 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, vf *w)
 enum { STREAMS = 2, SEGMENTS = 2, MANY_FROM = 3 };
 
 /* The parts of a block's rows whose sums fit 16 bits. */
-INLINE size_t segments(dtype type)
+INLINE size_t word_segments(dtype type)
 {
     return type == DTYPE_Q6_K ? SEGMENTS : 1;
 }
 
-INLINE size_t segment_end(dtype type, const row_block *b, size_t segment)
+INLINE size_t segment_end(const row_block *b, size_t segment, size_t segments)
 {
-    const size_t end = (segment + 1) * GROUPS / segments(type);
+    const size_t end = (segment + 1) * GROUPS / segments;
     return end < b->groups ? end : b->groups;
-}
-
-INLINE size_t streams(dtype type)
-{
-    return type == DTYPE_Q8_0 ? STREAMS : 1;
 }
 
 /* Eight columns from c on of a strip. */
@@ -76,7 +72,7 @@ INLINE void run_starts(dtype type, const factors *f, size_t run, uint32_t *out)
     const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
     const __m128i pairs = _mm_add_epi16(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
     const __m128i halves = _mm_sub_epi16(_mm_setzero_si128(), _mm_add_epi16(pairs, _mm_srli_epi64(pairs, 32)));
-    if (segments(type) == 1) {
+    if (word_segments(type) == 1) {
         out[0] = (uint32_t)_mm_cvtsi128_si32(_mm_add_epi16(halves, _mm_unpackhi_epi64(halves, halves)));
     } else {
         out[0] = (uint32_t)_mm_cvtsi128_si32(halves);
@@ -105,13 +101,13 @@ INLINE void one_unit(dtype type, const row_block *b, const factors *f, size_t u,
     ask_piece(type, b, u);
     for (size_t r = 0; r < runs; r++) run_starts(type, f, runs * u + r, starts[r]);
 #pragma GCC unroll 2
-    for (size_t segment = 0, g = 0; segment < segments(type); segment++) {
+    for (size_t segment = 0, g = 0; segment < word_segments(type); segment++) {
         vi words[4][STREAMS];
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
-            for (size_t s = 0; s < streams(type); s++)
+            for (size_t s = 0; s < word_streams(type); s++)
                 words[k][s] = one_start(type, s, starts[runs == 2 ? k / 2 : 0][segment]);
-        for (; g < segment_end(type, b, segment); g++) {
+        for (; g < segment_end(b, segment, word_segments(type)); g++) {
             const vi q0 = spread(f->q[runs * u][g]), q1 = runs == 2 ? spread(f->q[runs * u + 1][g]) : q0;
             vi w[4];
             group_unit(type, b, g, u, w);
@@ -157,6 +153,16 @@ typedef struct unpacked_ints {
     vi w[4 * STRIP_UNITS][GROUPS][2], start[4 * STRIP_UNITS][SEGMENTS][2];
 } unpacked_ints;
 
+INLINE size_t segments(dtype type)
+{
+    return VNNI ? 1 : word_segments(type);
+}
+
+INLINE int stream_middle(dtype type)
+{
+    return VNNI && type == DTYPE_Q8_0 ? 0 : middle(type);
+}
+
 INLINE size_t unit_pieces(dtype type)
 {
     return 2 * streams(type);
@@ -180,7 +186,7 @@ INLINE void unpack_unit_ints(dtype type, const row_block *b, size_t u, unpacked_
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
             for (size_t s = 0; s < streams(type); s++) sums[k][s] = _mm256_setzero_si256();
-        for (; g < segment_end(type, b, segment); g++) {
+        for (; g < segment_end(b, segment, segments(type)); g++) {
             vi w[4];
             group_unit(type, b, g, u, w);
 #pragma GCC unroll 4
@@ -189,9 +195,9 @@ INLINE void unpack_unit_ints(dtype type, const row_block *b, size_t u, unpacked_
 #pragma GCC unroll 2
                 for (size_t s = 0; s < streams(type); s++) {
                     const size_t piece = pieces * u + k * pieces / 4, which = streams(type) == 2 ? s : k % 2;
-                    const vi v = stream_of(type, s, rows, middle(type));
+                    const vi v = stream_of(type, s, rows, stream_middle(type));
                     out->w[piece][g][which] = v;
-                    sums[k][s] = words_multiply_add(sums[k][s], _mm256_set1_epi8(-MIDDLE), v); /* 128 as unsigned */
+                    sums[k][s] = sums_multiply_add(sums[k][s], _mm256_set1_epi8(-MIDDLE), v); /* 128 as unsigned */
                 }
             }
         }
@@ -200,7 +206,7 @@ INLINE void unpack_unit_ints(dtype type, const row_block *b, size_t u, unpacked_
 #pragma GCC unroll 2
             for (size_t s = 0; s < streams(type); s++)
                 out->start[pieces * u + k * pieces / 4][segment][streams(type) == 2 ? s : k % 2] =
-                    _mm256_sub_epi16(_mm256_setzero_si256(), sums[k][s]);
+                    sums_negative(sums[k][s]);
     }
 }
 
@@ -225,23 +231,23 @@ INLINE void piece_tokens(dtype type, size_t T, const row_block *b, const unpacke
         vi words[FACTOR_TOKENS][2];
 #pragma GCC unroll 8
         for (size_t i = 0; i < 2 * T; i++) words[i / 2][i % 2] = in->start[piece][segment][i % 2];
-        for (; g < segment_end(type, b, segment); g++) {
+        for (; g < segment_end(b, segment, segments(type)); g++) {
 #pragma GCC unroll 4
             for (size_t t = 0; t < T; t++) {
                 const vi q = _mm256_set1_epi32((int)f[t].q[run][g]);
-                words[t][0] = words_multiply_add(words[t][0], q, in->w[piece][g][0]);
-                words[t][1] = words_multiply_add(words[t][1], q, in->w[piece][g][1]);
+                words[t][0] = sums_multiply_add(words[t][0], q, in->w[piece][g][0]);
+                words[t][1] = sums_multiply_add(words[t][1], q, in->w[piece][g][1]);
             }
         }
 #pragma GCC unroll 8
         for (size_t i = 0; i < 2 * T; i++) {
-            const vi sum = widen(words[i / 2][i % 2]);
+            const vi sum = sums_ints(words[i / 2][i % 2]);
             sums[i / 2][i % 2] = segment ? _mm256_add_epi32(sums[i / 2][i % 2], sum) : sum;
         }
     }
 #pragma GCC unroll 4
     for (size_t t = 0; t < T; t++) {
-        if (type == DTYPE_Q8_0) {
+        if (streams(type) == 2) {
             const vi both = _mm256_add_epi32(_mm256_slli_epi32(sums[t][0], 4), sums[t][1]);
             add_sums(type, &f[t], piece * columns, both, y[t]);
             continue;
@@ -302,8 +308,8 @@ INLINE void run(dtype type, const accumulate_args *args)
         ints_run(type, args);
 }
 
-void rows_accumulate_avx2(dtype type, size_t width, const void *r, size_t r_stride, size_t rows, const float *const *a,
-                          float *const *y, size_t tokens, const void *next)
+void OF_ISA(rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
+                             const float *const *a, float *const *y, size_t tokens, const void *next)
 {
     const accumulate_args args = {width, r_stride, rows, r, a, y, tokens, next};
     run_type(type, &args);

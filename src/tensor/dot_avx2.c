@@ -16,7 +16,7 @@ enum { TILE_TOKENS = 2 };
 /* From this many tokens on a panel pays: the sooner the dearer unpacking is, of Q8_0 late, whose panels cost twice. */
 INLINE size_t panel_from(dtype type)
 {
-    return type == DTYPE_Q6_K ? 4 : type == DTYPE_Q8_0 ? 12 : 5;
+    return type == DTYPE_Q6_K ? 4 : streams(type) == 2 ? 12 : 5;
 }
 
 INLINE void run(dtype type, const dot_args *a, size_t tokens)
@@ -32,12 +32,12 @@ INLINE void run(dtype type, const dot_args *a, size_t tokens)
     if (t < tokens) few_tokens(type, 1, a, t);
 }
 
-void rows_dot_avx2(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
-                   float *const *out, size_t tokens, const void *next)
+void OF_ISA(rows_dot)(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
+                      float *const *out, size_t tokens, const void *next)
 {
     const dot_args a = {n, w, w_stride, rows, x, out, next ? next : w};
     if (dtype_is_r16(type))
-        rows16_dot_avx2(type, &a, tokens);
+        OF_ISA(rows16_dot)(type, &a, tokens);
     else
         run_type(type, &a, tokens);
 }
@@ -65,7 +65,7 @@ INLINE vi pack_bytes(const vi *q)
     return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words0, words1), order);
 }
 
-void quantize_act_avx2(const float *x, size_t n, void *out)
+void OF_ISA(quantize_act)(const float *x, size_t n, void *out)
 {
     uint8_t *quants = out, *scales_out = quants + n, *sums = scales_out + n / 8, *half_sums = sums + n / 8;
     const vi magnitude = _mm256_set1_epi32(0x7fffffff);

@@ -1,6 +1,7 @@
 /* dot_few_avx2.h: rows_dot for one to a few tokens: weights go from memory to registers as pairs (pairs_avx2.h), eight
  * rows in four of them, and are unpacked once for all tokens; the sums of a run are folded into eight lanes
- * (lanes_avx2.h). What can be is added in 16 bits: four bits up to a run, five and six up to 8 elements. */
+ * (lanes_avx2.h). What can be is added in 16 bits: four bits up to a run, five and six up to 8 elements; with
+ * AVX-VNNI all is added in 32. */
 #ifndef TENSOR_DOT_FEW_AVX2_H
 #define TENSOR_DOT_FEW_AVX2_H
 
@@ -11,14 +12,14 @@ enum { FEW_TOKENS = 4, STARTS = 2 * CHUNK_RUNS };
 /* What the integer sums of a chunk begin with, to take the centre off: one for each scaled run. */
 INLINE void chunk_starts(dtype type, const token *x, size_t runs, int32_t *out)
 {
-    if (centre(type) == 0) return;
+    if (offset(type) == 0) return;
     for (size_t i = 0; i < runs; i++) {
         int32_t halves[2];
         memcpy(halves, x->half_sums + i * sizeof halves, sizeof halves);
         if (type == DTYPE_Q6_K)
-            out[2 * i] = -centre(type) * halves[0], out[2 * i + 1] = -centre(type) * halves[1];
+            out[2 * i] = -offset(type) * halves[0], out[2 * i + 1] = -offset(type) * halves[1];
         else
-            out[i] = -centre(type) * (halves[0] + halves[1]);
+            out[i] = -offset(type) * (halves[0] + halves[1]);
     }
 }
 
@@ -37,7 +38,7 @@ INLINE vi pair_products(dtype type, vi pair, vi x)
 /* Those of four pairs added up: a lane for every row. */
 INLINE vi fold_pairs(dtype type, const vi *v)
 {
-    if (type == DTYPE_Q8_0) return fold_four(fold_sum, v);
+    if (VNNI || type == DTYPE_Q8_0) return fold_four(fold_sum, v);
     if (type == DTYPE_Q4_0 || type == DTYPE_Q4_1 || type == DTYPE_Q4_K) return widen(fold_four(fold_words, v));
     const vi a = widen(fold_two(fold_words, v[0], v[1])), b = widen(fold_two(fold_words, v[2], v[3]));
     return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
@@ -53,6 +54,13 @@ INLINE void load_pairs(dtype type, const uint8_t *w, size_t stride, size_t run, 
 /* Products of pair p: of 32 elements in lo, or of 16 each in lo and hi. */
 INLINE void multiply_pair(dtype type, const vi *pair, vi x0, vi x1, vi *lo, vi *hi)
 {
+    if (VNNI) {
+        const vi zero = _mm256_setzero_si256();
+        *lo = sums_multiply_add(zero, from_offset(type, pair[0]), x0);
+        *hi = sums_multiply_add(type == DTYPE_Q6_K ? zero : *lo, from_offset(type, pair[1]), x1);
+        if (type != DTYPE_Q6_K) *lo = *hi;
+        return;
+    }
     *lo = pair_products(type, pair[0], x0);
     *hi = pair_products(type, pair[1], x1);
     if (type == DTYPE_Q8_0)
@@ -90,7 +98,7 @@ INLINE void few_run(dtype type, size_t T, size_t i, const uint8_t *w, size_t str
         for (size_t h = 0; h < halves; h++) {
             const size_t run = halves * i + h;
             vi dot = fold_pairs(type, products[h]);
-            if (centre(type)) dot = _mm256_add_epi32(dot, _mm256_set1_epi32(starts[t][run]));
+            if (offset(type)) dot = _mm256_add_epi32(dot, _mm256_set1_epi32(starts[t][run]));
             sums[t] = add_run(type, s, run, &x[t], dot, sums[t]);
         }
     }

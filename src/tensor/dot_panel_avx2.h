@@ -4,7 +4,8 @@
  * rows alone: sums begin with as much less.
  *
  * A run is added up in 16 bits, two words a row. They wrap around, but the last sum fits, since weights are small:
- * 16 elements of up to 16 times 127, or (Q6_K) 8 of 32. Q8_0 is two planes of four bits, w = 16 high + low. */
+ * 16 elements of up to 16 times 127, or (Q6_K) 8 of 32. Q8_0 is two planes of four bits, w = 16 high + low.
+ * AVX-VNNI adds up in 32 bits at once, Q8_0 as it is. */
 #ifndef TENSOR_DOT_PANEL_AVX2_H
 #define TENSOR_DOT_PANEL_AVX2_H
 
@@ -24,14 +25,14 @@ typedef float panel_sums[PANEL_PARTS * PANEL_STREAMS][LANES];
 
 INLINE size_t part_groups(dtype type)
 {
-    return type == DTYPE_Q8_0 ? 1 : PANEL_STREAMS;
+    return PANEL_STREAMS / streams(type);
 }
 
 /* Run i of eight rows, one stream of it; words: [element / 4] as they are stored. */
 INLINE void pack_stream(dtype type, const vi *words, size_t i, size_t stream, size_t which, panel_part *p)
 {
     const size_t scaled = scaled_runs(type, 1), steps = 8 / scaled;
-    const int taken = type == DTYPE_Q8_0 ? 8 : centre(type);
+    const int taken = streams(type) == 2 ? 8 : centre(type);
 #pragma GCC unroll 2
     for (size_t h = 0; h < scaled; h++) {
         vi sum = _mm256_setzero_si256();
@@ -39,16 +40,16 @@ INLINE void pack_stream(dtype type, const vi *words, size_t i, size_t stream, si
         for (size_t e = h * steps; e < (h + 1) * steps; e++) {
             const vi w = stream_of(type, stream, words[e], taken);
             p->w[i * 8 + e][which] = w;
-            sum = words_multiply_add(sum, _mm256_set1_epi8(-MIDDLE), w); /* 128 as unsigned */
+            sum = sums_multiply_add(sum, _mm256_set1_epi8(-MIDDLE), w); /* 128 as unsigned */
         }
-        p->start[scaled * i + h][which] = _mm256_sub_epi16(_mm256_setzero_si256(), sum);
+        p->start[scaled * i + h][which] = sums_negative(sum);
     }
 }
 
 INLINE void pack_words(dtype type, const vi *words, size_t i, size_t group, panel_part *p)
 {
     pack_stream(type, words, i, 0, group, p);
-    if (type == DTYPE_Q8_0) pack_stream(type, words, i, 1, 1, p);
+    if (streams(type) == 2) pack_stream(type, words, i, 1, 1, p);
 }
 
 INLINE void pack_run(dtype type, const uint8_t *w, size_t stride, size_t i, size_t group, panel_part *p)
@@ -131,12 +132,12 @@ INLINE void part_tokens(dtype type, size_t T, const panel_part *p, size_t runs, 
                 const vi q = _mm256_set1_epi32((int)load_u32(x->quants[t] + (i * steps + e) * 4));
 #pragma GCC unroll 2
                 for (size_t g = 0; g < PANEL_STREAMS; g++)
-                    dot[t][g] = words_multiply_add(dot[t][g], q, p->w[i * steps + e][g]);
+                    dot[t][g] = sums_multiply_add(dot[t][g], q, p->w[i * steps + e][g]);
             }
         }
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) {
-            if (type == DTYPE_Q8_0) {
+            if (streams(type) == 2) {
                 const vi high = _mm256_madd_epi16(dot[t][0], _mm256_set1_epi16(16));
                 const vi both = _mm256_add_epi32(high, widen(dot[t][1]));
                 v_store(sums[t][0], add_run(type, &p->s[0], i, &x->at[t], both, v_load(sums[t][0])));
@@ -144,7 +145,7 @@ INLINE void part_tokens(dtype type, size_t T, const panel_part *p, size_t runs, 
             }
 #pragma GCC unroll 2
             for (size_t g = 0; g < PANEL_STREAMS; g++)
-                v_store(sums[t][g], add_run(type, &p->s[g], i, &x->at[t], widen(dot[t][g]), v_load(sums[t][g])));
+                v_store(sums[t][g], add_run(type, &p->s[g], i, &x->at[t], sums_ints(dot[t][g]), v_load(sums[t][g])));
         }
     }
 }

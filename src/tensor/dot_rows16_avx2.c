@@ -21,7 +21,7 @@ typedef struct r16_tokens {
  * bits: 2 * 128 * 127 < 2^15. */
 INLINE vi r16_multiply_add(dtype type, vi sum, vi w, vi x)
 {
-    if (type != DTYPE_Q8_0) return words_multiply_add(sum, w, x);
+    if (VNNI || type != DTYPE_Q8_0) return sums_multiply_add(sum, w, x);
     return _mm256_add_epi32(sum, widen(words_multiply(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))));
 }
 
@@ -37,13 +37,14 @@ INLINE void r16_run(dtype type, size_t T, size_t i, size_t p, const r16_chunk *c
         vi dots[FEW_TOKENS][R16_HALVES];
 #pragma GCC unroll 8
         for (size_t t = 0; t < R16_HALVES * T; t++)
-            dots[t / 2][t % 2] = centre(type) ? _mm256_set1_epi32((int)x->starts[t / 2][run]) : _mm256_setzero_si256();
+            dots[t / 2][t % 2] = offset(type) ? _mm256_set1_epi32((int)x->starts[t / 2][run]) : _mm256_setzero_si256();
 #pragma GCC unroll 8
         for (size_t j = 0; j < steps; j++) {
             /* a byte of Q4_0 has elements i and i + 16 */
             const size_t e = type == DTYPE_Q4_0 ? j / 2 + j % 2 * 4 : k * steps + j;
             r16_ask(next, bytes, p * 8 + k * steps + j, together * 8);
-            const vi w[R16_HALVES] = {r16_word(type, c, i, p, e, 0), r16_word(type, c, i, p, e, 1)};
+            const vi w[R16_HALVES] = {from_offset(type, r16_word(type, c, i, p, e, 0)),
+                                      from_offset(type, r16_word(type, c, i, p, e, 1))};
 #pragma GCC unroll 4
             for (size_t t = 0; t < T; t++) {
                 const vi q = _mm256_set1_epi32((int)load_u32(x->at[t].quants + (i + p) * RUN + e * 4));
@@ -55,7 +56,7 @@ INLINE void r16_run(dtype type, size_t T, size_t i, size_t p, const r16_chunk *c
         for (size_t t = 0; t < T; t++)
 #pragma GCC unroll 2
             for (size_t h = 0; h < R16_HALVES; h++) {
-                const vi dot = type == DTYPE_Q8_0 ? dots[t][h] : widen(dots[t][h]);
+                const vi dot = type == DTYPE_Q8_0 ? dots[t][h] : sums_ints(dots[t][h]);
                 x->sums[t][h] = add_run(type, &s[h], run, &x->at[t], dot, x->sums[t][h]);
             }
     }
@@ -101,15 +102,16 @@ INLINE void r16_few(dtype type, size_t T, const dot_args *a, size_t r0, size_t t
     for (size_t t = 0; t < R16_HALVES * T; t++) v_store(a->out[t0 + t / 2] + r0 + t % 2 * LANES, x.sums[t / 2][t % 2]);
 }
 
-/* From this many tokens on a panel pays: the sooner the dearer unpacking is. */
+/* From this many tokens on a panel pays: the sooner the dearer unpacking is beside multiplying. */
 INLINE size_t r16_panel_from(dtype type)
 {
-    return type == DTYPE_Q5_K || type == DTYPE_Q6_K ? 5 : 12;
+    if (type == DTYPE_Q8_0) return 20;
+    return type == DTYPE_Q5_K || (type == DTYPE_Q6_K && !VNNI) ? 5 : 12;
 }
 
 INLINE void r16_all(dtype type, const dot_args *a, size_t tokens)
 {
-    const bool pays = type != DTYPE_Q8_0; /* which has nothing to unpack, and panels of two planes */
+    const bool pays = streams(type) == 1; /* panels of two planes are no better than what goes straight */
     if (pays && tokens >= r16_panel_from(type)) {
         for (size_t t = 0; t < tokens; t += PANEL_PASS)
             panels(type, true, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
@@ -136,7 +138,7 @@ ROWS16_DEFINE(Q4_K)
 ROWS16_DEFINE(Q5_K)
 ROWS16_DEFINE(Q6_K)
 
-void rows16_dot_avx2(dtype type, const dot_args *a, size_t tokens)
+void OF_ISA(rows16_dot)(dtype type, const dot_args *a, size_t tokens)
 {
     assert(a->rows % ROWS16 == 0);
     switch (type) {

@@ -32,6 +32,13 @@ static bool has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
+/* Nor have older compilers one for this. */
+static bool has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
 static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -49,6 +56,7 @@ static const choice CHOICES[] = {
 /* best first */
 #if defined(__x86_64__)
     {&KERNELS_AVX512, has_avx512},
+    {&KERNELS_AVXVNNI, has_avxvnni},
     {&KERNELS_AVX2, has_avx2},
 #endif
     {&KERNELS_REF, always},
@@ -64,17 +72,23 @@ const kernels *kernels_get(const char *isa)
     return NULL;
 }
 
-/* The supported names are a tail of this list, or all of it: whoever runs AVX-512 runs AVX2. */
+/* The supported names are a tail of one of these lists, or all of it: whoever runs AVX-512 runs AVX2, though many
+ * such CPUs have no AVX-VNNI. */
 const char *const *kernels_available(void)
 {
     static const char *const NAMES[] = {
 #if defined(__x86_64__)
         "avx512",
+        "avxvnni",
         "avx2",
 #endif
         "ref",
         NULL,
     };
+#if defined(__x86_64__)
+    static const char *const WITHOUT_AVXVNNI[] = {"avx512", "avx2", "ref", NULL};
+    if (has_avx512() && !has_avxvnni()) return WITHOUT_AVXVNNI;
+#endif
     size_t first = 0;
     while (!CHOICES[first].supported()) first++;
     return NAMES + first;

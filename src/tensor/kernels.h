@@ -12,7 +12,7 @@
 #include "tensor/dtype.h"
 
 typedef struct kernels {
-    const char *isa; /* "ref", "avx2", "avx512" */
+    const char *isa; /* "ref", "avx2", "avxvnni", "avx512" */
     bool rows16;     /* rows_dot is made for interleaved rows (rows16.h), too */
 
     /* Activations for quantized weights: x [n] into `out` [kernels_act_bytes(n)], n a multiple of 32: per block of 32 a

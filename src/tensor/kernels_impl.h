@@ -74,9 +74,9 @@ typedef struct dot_args {
 
 extern const kernels KERNELS_REF;
 #if defined(__x86_64__)
-extern const kernels KERNELS_AVX2, KERNELS_AVX512;
+extern const kernels KERNELS_AVX2, KERNELS_AVXVNNI, KERNELS_AVX512;
 
-/* The parts of the two tables; the products and the vector operations are files of their own. */
+/* The parts of the tables; the products and the vector operations are files of their own. */
 #define KERNELS_DECLARE(isa)                                                                                           \
     void quantize_act_##isa(const float *x, size_t n, void *out);                                                      \
     void rows_dot_##isa(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,       \
@@ -84,8 +84,10 @@ extern const kernels KERNELS_AVX2, KERNELS_AVX512;
     void rows_accumulate_##isa(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,                  \
                                const float *const *a, float *const *y, size_t tokens, const void *next);
 KERNELS_DECLARE(avx2)
+KERNELS_DECLARE(avxvnni)
 KERNELS_DECLARE(avx512)
 void rows16_dot_avx2(dtype type, const dot_args *a, size_t tokens); /* of interleaved rows */
+void rows16_dot_avxvnni(dtype type, const dot_args *a, size_t tokens);
 void rows16_dot_avx512(dtype type, const dot_args *a, size_t tokens);
 #endif
 

@@ -25,6 +25,17 @@ INLINE int centre(dtype type)
     }
 }
 
+/* Weights as unsigned bytes, Q8_0 where a product of sums can take them so, and what is to be taken off for it. */
+INLINE int offset(dtype type)
+{
+    return VNNI && type == DTYPE_Q8_0 ? MIDDLE : centre(type);
+}
+
+INLINE vi from_offset(dtype type, vi bytes)
+{
+    return VNNI && type == DTYPE_Q8_0 ? _mm256_xor_si256(bytes, _mm256_set1_epi8(-MIDDLE)) : bytes;
+}
+
 /* ---- scales ------------------------------------------------------------------------------------------------------ */
 
 /* The F16 of blocks of 32 in a chunk, a row for every lane. Vectors read it whole what was written in pieces, so it is

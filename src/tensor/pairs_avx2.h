@@ -124,11 +124,28 @@ INLINE void pair_run(dtype type, const uint8_t *w, size_t apart, size_t run, vi 
 
 enum { MIDDLE = 128 };
 
-/* Q8_0 is multiplied as two streams of four bits, w = 16 high + low, the high one signed; other types have one stream,
- * less a centre. Small enough to be added in 16 bits. */
+/* AVX-VNNI: sums of products are of 32 bits from the first. */
+#ifdef __AVXVNNI__
+enum { VNNI = true };
+#else
+enum { VNNI = false };
+#endif
+
+/* Where sums are of 16 bits Q8_0 is multiplied as two streams of four bits, w = 16 high + low, the high one signed;
+ * other types have one stream, less a centre. Small enough to be added in 16 bits. */
+INLINE size_t word_streams(dtype type)
+{
+    return type == DTYPE_Q8_0 ? 2 : 1;
+}
+
+INLINE size_t streams(dtype type)
+{
+    return VNNI ? 1 : word_streams(type);
+}
+
 INLINE vi stream_of(dtype type, size_t stream, vi bytes, int centre)
 {
-    if (type != DTYPE_Q8_0) return centre ? _mm256_sub_epi8(bytes, _mm256_set1_epi8((char)centre)) : bytes;
+    if (streams(type) == 1) return centre ? _mm256_sub_epi8(bytes, _mm256_set1_epi8((char)centre)) : bytes;
     if (stream) return low_nibbles(bytes);
     const vi upwards = _mm256_xor_si256(bytes, _mm256_set1_epi8(-MIDDLE)); /* 0 .. 255 */
     return _mm256_sub_epi8(high_nibbles(upwards), _mm256_set1_epi8((char)centre));
@@ -158,6 +175,29 @@ INLINE vi widen(vi words)
     return _mm256_madd_epi16(words, _mm256_set1_epi16(1));
 }
 
+/* ---- sums of four products, as two words or (AVX-VNNI) one integer ------------------------------------------------
+ */
+
+INLINE vi sums_multiply_add(vi sums, vi unsigned_bytes, vi signed_bytes)
+{
+#ifdef __AVXVNNI__
+    return _mm256_dpbusd_avx_epi32(sums, unsigned_bytes, signed_bytes);
+#else
+    return words_multiply_add(sums, unsigned_bytes, signed_bytes);
+#endif
+}
+
+INLINE vi sums_negative(vi sums)
+{
+    const vi zero = _mm256_setzero_si256();
+    return VNNI ? _mm256_sub_epi32(zero, sums) : _mm256_sub_epi16(zero, sums);
+}
+
+INLINE vi sums_ints(vi sums)
+{
+    return VNNI ? sums : widen(sums);
+}
+
 typedef vi (*fold)(vi a, vi b);
 
 INLINE vi fold_words(vi a, vi b)
@@ -168,6 +208,11 @@ INLINE vi fold_words(vi a, vi b)
 INLINE vi fold_sum(vi a, vi b)
 {
     return _mm256_add_epi32(a, b);
+}
+
+INLINE vi fold_sums(vi a, vi b)
+{
+    return VNNI ? fold_sum(a, b) : fold_words(a, b);
 }
 
 /* Of each half the 32-bit elements 0, 2 and 1, 3 of both vectors. */

@@ -93,23 +93,24 @@ INLINE void r16_scales(dtype type, const r16_chunk *c, size_t runs, run_scales *
 /* What the words of a run's sums begin with, two to a lane, to take the centre off. */
 INLINE void r16_starts(dtype type, const token *x, size_t runs, uint32_t *out)
 {
-    if (centre(type) == 0) return;
+    if (offset(type) == 0) return;
     for (size_t i = 0; i < runs; i += 4, out += scaled_runs(type, 4)) {
         vi v[4];
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++) {
             const vi *quants = (const vi *)(const void *)(x->quants + (i + k) * RUN);
-            v[k] = i + k < runs ? words_multiply(_mm256_set1_epi8((char)centre(type)), _mm256_loadu_si256(quants))
-                                : _mm256_setzero_si256();
+            v[k] = _mm256_setzero_si256();
+            if (i + k < runs)
+                v[k] = sums_multiply_add(v[k], _mm256_set1_epi8((char)offset(type)), _mm256_loadu_si256(quants));
         }
-        const vi sums = _mm256_sub_epi16(_mm256_setzero_si256(), fold_four(fold_words, v));
+        const vi sums = sums_negative(fold_four(fold_sums, v));
         const __m128i low = _mm256_castsi256_si128(sums), high = _mm256_extracti128_si256(sums, 1);
         __m128i *to = (__m128i *)(void *)out;
         if (type == DTYPE_Q6_K) { /* half by half of each run */
             _mm_storeu_si128(to, _mm_unpacklo_epi32(low, high));
             _mm_storeu_si128(to + 1, _mm_unpackhi_epi32(low, high));
         } else {
-            _mm_storeu_si128(to, _mm_add_epi16(low, high));
+            _mm_storeu_si128(to, VNNI ? _mm_add_epi32(low, high) : _mm_add_epi16(low, high));
         }
     }
 }

@@ -9,6 +9,13 @@
 
 #define INLINE static inline __attribute__((always_inline, unused))
 
+/* What is compiled a second time for AVX-VNNI has that name. */
+#ifdef __AVXVNNI__
+#define OF_ISA(name) name##_avxvnni
+#else
+#define OF_ISA(name) name##_avx2
+#endif
+
 enum { VL = 8 };
 typedef __m256 vf;
 typedef struct vd {
