@@ -8,7 +8,8 @@
  * rows of up to 16 times 127, or (Q6_K, in two parts) 8 of 32; Q8_0 is two streams of four bits. So the integer sums
  * are exact, and one token alone and many get the same bits, though for one the weights go from memory to registers,
  * and for several they are unpacked once, interleaved so that a vector holds four rows of eight columns. There AVX-VNNI
- * adds up in 32 bits at once, Q8_0 as it is; for one token bringing four rows together costs what that would save. */
+ * adds up in 32 bits at once, Q8_0 as it is. For one token it does so of Q6_K and Q8_0; of other types bringing four
+ * rows together costs what it would save. */
 #if defined(__x86_64__)
 
 #include "tensor/factors_avx2.h"
@@ -33,7 +34,7 @@ INLINE void unit_load(dtype type, const uint8_t *row, size_t unit, vf *w)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-enum { STREAMS = 2, SEGMENTS = 2, MANY_FROM = 3 };
+enum { STREAMS = 2, SEGMENTS = 2 };
 
 /* The parts of a block's rows whose sums fit 16 bits. */
 INLINE size_t word_segments(dtype type)
@@ -92,7 +93,7 @@ INLINE vi one_start(dtype type, size_t stream, uint32_t start)
     return stream == 0 && middle(type) ? spread(start) : _mm256_setzero_si256();
 }
 
-/* Unit u of a strip. */
+/* Unit u of a strip by twos of rows. */
 INLINE void one_unit(dtype type, const row_block *b, const factors *f, size_t u, float *y)
 {
     const size_t runs = scaled_runs(type, 1);
@@ -133,15 +134,66 @@ INLINE void one_unit(dtype type, const row_block *b, const factors *f, size_t u,
     for (size_t k = 0; k < 4; k++) add_sums(type, f, u * UNIT + k * LANES, sums[k], y);
 }
 
+/* [8 columns][2 rows] in the lower half, of rows 2 and 3 in the upper: in order of columns and rows. */
+INLINE vi four_rows(vi two_and_two)
+{
+    const vi columns = _mm256_permute4x64_epi64(two_and_two, _MM_SHUFFLE(3, 1, 2, 0));
+    const __m128i rows = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    return _mm256_shuffle_epi8(columns, _mm256_broadcastsi128_si256(rows));
+}
+
+INLINE bool by_fours(dtype type)
+{
+    return VNNI && (type == DTYPE_Q6_K || type == DTYPE_Q8_0);
+}
+
+/* The same in every lane: what a run's sums begin with, to take off what made the weights unsigned. */
+INLINE vi fours_start(dtype type, const factors *f, size_t run)
+{
+    const int off = type == DTYPE_Q8_0 ? MIDDLE : middle(type);
+    const vi q = _mm256_load_si256((const vi *)(const void *)f->q[run]);
+    const vi sums = sums_multiply_add(_mm256_setzero_si256(), _mm256_set1_epi8((char)off), q);
+    const vi halves = _mm256_add_epi32(sums, _mm256_permute2x128_si256(sums, sums, 1));
+    const vi pairs = _mm256_add_epi32(halves, _mm256_shuffle_epi32(halves, 0x4e));
+    return sums_negative(_mm256_add_epi32(pairs, _mm256_shuffle_epi32(pairs, 0xb1)));
+}
+
+/* Unit u of a strip by fours of rows. */
+INLINE void one_unit_fours(dtype type, const row_block *b, const factors *f, size_t u, float *y)
+{
+    const size_t run0 = scaled_runs(type, u), run1 = run0 + scaled_runs(type, 1) - 1;
+    const vi start0 = fours_start(type, f, run0), start1 = fours_start(type, f, run1);
+    vi sums[4] = {start0, start0, start1, start1};
+    ask_piece(type, b, u);
+    for (size_t g = 0; g < b->groups; g++) {
+        const vi q0 = _mm256_set1_epi32((int)f->q[run0][g]), q1 = _mm256_set1_epi32((int)f->q[run1][g]);
+        vi w[4];
+        group_unit(type, b, g, u, w);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++)
+            sums[k] = sums_multiply_add(sums[k], from_offset(type, four_rows(w[k])), k < 2 ? q0 : q1);
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++) add_sums(type, f, u * UNIT + k * LANES, sums[k], y);
+}
+
+INLINE void one_token_unit(dtype type, const row_block *b, const factors *f, size_t u, float *y)
+{
+    if (by_fours(type))
+        one_unit_fours(type, b, f, u, y);
+    else
+        one_unit(type, b, f, u, y);
+}
+
 INLINE void ints_one(dtype type, const row_block *b, const float *const *a, size_t j0, float *y)
 {
     factors f;
     token_factors(type, 1, false, b, a, j0, &f);
     if (is_k(type)) { /* where in a block a unit's bits are must be known to the compiler */
 #pragma GCC unroll 8
-        for (size_t u = 0; u < STRIP_UNITS; u++) one_unit(type, b, &f, u, y);
+        for (size_t u = 0; u < STRIP_UNITS; u++) one_token_unit(type, b, &f, u, y);
     } else {
-        for (size_t u = 0; u < b->units; u++) one_unit(type, b, &f, u, y);
+        for (size_t u = 0; u < b->units; u++) one_token_unit(type, b, &f, u, y);
     }
 }
 
@@ -166,14 +218,6 @@ INLINE int stream_middle(dtype type)
 INLINE size_t unit_pieces(dtype type)
 {
     return 2 * streams(type);
-}
-
-/* [8 columns][2 rows] in the lower half, of rows 2 and 3 in the upper: in order of columns and rows. */
-INLINE vi four_rows(vi two_and_two)
-{
-    const vi columns = _mm256_permute4x64_epi64(two_and_two, _MM_SHUFFLE(3, 1, 2, 0));
-    const __m128i rows = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
-    return _mm256_shuffle_epi8(columns, _mm256_broadcastsi128_si256(rows));
 }
 
 INLINE void unpack_unit_ints(dtype type, const row_block *b, size_t u, unpacked_ints *out)
@@ -291,11 +335,10 @@ INLINE void ints_run(dtype type, const accumulate_args *args)
         for (size_t j = 0; j < args->rows; j += BLOCK_ROWS) {
             row_block b;
             block_begin(type, args, j, c, &b);
-            if (args->tokens >= MANY_FROM) {
+            if (args->tokens == 1)
+                ints_one(type, &b, args->a, j, args->y[0] + c);
+            else
                 ints_many(type, args, &b, j, c);
-                continue;
-            }
-            for (size_t t = 0; t < args->tokens; t++) ints_one(type, &b, args->a + t, j, args->y[t] + c);
         }
     }
 }
