@@ -14,8 +14,8 @@
 
 #define SAMPLE  2048u /* keys that the shadows see, about */
 #define MEMORY  4     /* uses a key, after which a miss counts for 1 / e */
-#define MARGIN  0.03  /* of lfru's misses: by how much lru must be better, and */
-#define MARGIN0 16    /* so many misses beside */
+#define MARGIN  0.01  /* of lfru's misses: by how much lru must be better, and */
+#define MARGIN0 8     /* so many misses beside */
 #define ALIGN   16    /* of the states of policies */
 
 enum { LFRU, LRU, N_SIDES };
