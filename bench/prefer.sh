@@ -26,8 +26,8 @@ done
 {
     echo "# Sub-experts in memory before those on disk"
     echo
-    echo "\`--prefer-resident\` on models/demo-olmoe-q8_0.gguf, N = 32, at half of the expert compute, the default eviction: perplexity and KL"
-    echo "to the full model over $(awk -F, 'NR == 2 { print $3 }' "$out.csv") held-out tokens, one a step; bytes read a token. Made by bench/prefer.sh."
+    echo "\`--prefer-resident\` on models/demo-olmoe-q8_0.gguf, N = 32, at half of the expert compute, eviction lfru (the default with it): perplexity and"
+    echo "KL to the full model over $(awk -F, 'NR == 2 { print $3 }' "$out.csv") held-out tokens, one a step; bytes read a token. Made by bench/prefer.sh."
     echo
     echo "| memory | bound | perplexity | over off | KL | in memory | read a token, KiB | fewer bytes | replaced |"
     echo "|---|---|---|---|---|---|---|---|---|"

@@ -177,7 +177,7 @@ typedef enum mp_kv_type { MP_KV_DEFAULT = 0, MP_KV_F16, MP_KV_F32, MP_KV_Q8_0 } 
  */
 typedef struct mp_store_params {
     uint64_t memory;      /* bytes of expert weights held at once; 0, or enough for all: they are mapped instead */
-    const char *eviction; /* a name of mp_store_eviction(); default the first */
+    const char *eviction; /* a name of mp_store_eviction(); default the first, or "lfru" with prefer_resident */
     const char *backend;  /* a name of mp_store_backend(); default the first that the system has */
     uint32_t depth;       /* reads in flight */
     /* Nothing is read before a layer wants it. Otherwise the disk, while a layer computes, reads what the next one is

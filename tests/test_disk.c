@@ -181,6 +181,8 @@ static void test_prefer_resident(void **state)
     float *x = run_text(split, a, 0), *y = run_text(split, b, 0), *z = run_text(split, c, 0);
     mp_store_stats without = {0}, with = {0};
     assert_true(mp_engine_store_stats(a, &without) && mp_engine_store_stats(b, &with));
+    assert_string_equal(without.eviction, mp_store_eviction(0));
+    assert_string_equal(with.eviction, "lfru");
     assert_int_equal(without.swaps, 0);
     assert_true(with.swaps > 0);
     assert_true(with.bytes_read < without.bytes_read);

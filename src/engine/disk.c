@@ -103,6 +103,13 @@ static mp_status collect_use(const mp_model *m, double pin_share, float **out, m
     return MP_OK;
 }
 
+/* Where resident sub-experts are preferred, what is asked for follows what is held: whichever policy leads, adaptive
+ * would find that it misses less. */
+static const char *policy_name(const mp_store_params *p)
+{
+    return p->eviction || !(p->prefer_resident > 0) ? p->eviction : "lfru";
+}
+
 static mp_status open_store(mp_engine *e, const store_shape *shape, mp_error *err)
 {
     const mp_model *m = e->model;
@@ -111,7 +118,7 @@ static mp_status open_store(mp_engine *e, const store_shape *shape, mp_error *er
     MP_TRY(collect_use(m, p->pin_share, &use, err));
     const store_params params = {
         .memory = p->memory,
-        .eviction = p->eviction,
+        .eviction = policy_name(p),
         .backend = p->backend,
         .depth = p->depth,
         .use = use,
