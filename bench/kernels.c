@@ -5,11 +5,11 @@
  *
  * A sub-expert is 32 neurons of a model with d = 2048: rows_dot takes its 64 gate and up rows, rows_accumulate its 32
  * down rows in tiles of 256 columns. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
- * larger than a cache), and each call is told the next one, as the engine does. "r16": rows interleaved by sixteen.
- * GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the time that reading the
- * weights or multiplying alone would take, whichever is longer, over the time it took; where all fits a cache (a small
- * N) reading counts as free. Times are the thread's CPU time, so that other programs on the machine only disturb
- * through caches and memory. */
+ * larger than a cache), and each call is told the next one, as the engine does. "r16": rows interleaved by sixteen,
+ * "b32": tiles in blocks. GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the
+ * time that reading the weights or multiplying alone would take, whichever is longer, over the time it took; where all
+ * fits a cache (a small N) reading counts as free. Times are the thread's CPU time, so that other programs on the
+ * machine only disturb through caches and memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "tensor/blocks32.h"
 #include "tensor/kernels.h"
 #include "tensor/rows16.h"
 
@@ -156,6 +157,14 @@ static double peak_of(const char *isa, bool integers)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
+static void arrange(const bench *b)
+{
+    uint8_t scratch[BLOCK32_ROWS * 512];
+    const size_t bytes = NEURONS * dtype_row_bytes(b->traits->type, WIDTH);
+    for (size_t at = 0; at < b->part_bytes; at += bytes)
+        blocks32_arrange(b->traits->type, NEURONS, b->memory + at, scratch);
+}
+
 static void interleave(const bench *b)
 {
     const size_t bytes = ROWS16 * dtype_row_bytes(b->traits->type, D);
@@ -175,6 +184,7 @@ static void prepare(bench *b, size_t count)
     b->parts = b->bytes / b->part_bytes;
     dtype_from_f32(b->traits->type, part, b->memory, count);
     if (dtype_is_r16(b->stored)) interleave(b);
+    if (dtype_is_b32(b->stored)) arrange(b);
     for (size_t i = 1; i < b->parts; i++) memcpy(b->memory + i * b->part_bytes, b->memory, b->part_bytes);
     b->order = must_alloc(b->parts * sizeof *b->order);
     for (size_t i = 0; i < b->parts; i++) b->order[i] = (uint32_t)i;
@@ -193,14 +203,8 @@ static void dot_part(const bench *b, const uint8_t *w, const uint8_t *next, size
 
 static void accumulate_part(const bench *b, const uint8_t *w, const uint8_t *next, size_t tokens)
 {
-    const size_t row = dtype_row_bytes(b->traits->type, WIDTH);
-    for (size_t c = 0; c < D; c += WIDTH, w += NEURONS * row) {
-        float *y[MAX_TOKENS];
-        const uint8_t *after =
-            c + 2 * WIDTH < D ? w + 2 * NEURONS * row : next + (c + 2 * WIDTH - D) / WIDTH * NEURONS * row;
-        for (size_t t = 0; t < tokens; t++) y[t] = b->y[t] + c;
-        b->k->rows_accumulate(b->traits->type, WIDTH, w, row, NEURONS, (const float *const *)b->x, y, tokens, after);
-    }
+    b->k->rows_accumulate(b->stored, WIDTH, D / WIDTH, w, dtype_row_bytes(b->traits->type, WIDTH), NEURONS,
+                          (const float *const *)b->x, b->y, tokens, next);
 }
 
 /* Of the time it took, the part that the weights' bytes or the multiplications alone need. */
@@ -211,7 +215,7 @@ static void print_result(const bench *b, const char *name, size_t tokens, double
     const double multiplying = most > 0 ? macs / most : 0, least = reading > multiplying ? reading : multiplying;
     char of_limit[16] = "";
     if (most > 0) snprintf(of_limit, sizeof of_limit, "%.3f", least / ns);
-    printf(b->csv ? "%s,%s,%s,%zu,%.3f,%.3f,%s\n" : "%-16s %-5s %-7s %6zu %9.2f %9.2f %9s\n", name, b->traits->name,
+    printf(b->csv ? "%s,%s,%s,%zu,%.3f,%.3f,%s\n" : "%-19s %-5s %-7s %6zu %9.2f %9.2f %9s\n", name, b->traits->name,
            b->k->isa, tokens, bytes / ns, macs / ns, of_limit);
     fflush(stdout);
 }
@@ -262,29 +266,34 @@ static void free_tokens(bench *b)
 
 typedef struct product {
     const char *name;
-    bool interleaved;
+    dtype (*stored)(dtype type); /* NULL: as in files */
     void (*part)(const bench *, const uint8_t *, const uint8_t *, size_t);
     size_t rows;
 } product;
 
 static const product PRODUCTS[] = {
-    {"rows_dot", false, dot_part, 2 * NEURONS},
-    {"rows_dot r16", true, dot_part, 2 * NEURONS},
-    {"rows_accumulate", false, accumulate_part, NEURONS},
+    {"rows_dot", NULL, dot_part, 2 * NEURONS},
+    {"rows_dot r16", rows16_type, dot_part, 2 * NEURONS},
+    {"rows_accumulate", NULL, accumulate_part, NEURONS},
+    {"rows_accumulate b32", blocks32_type, accumulate_part, NEURONS},
 };
+
+static bool reads(const kernels *k, dtype stored)
+{
+    return dtype_is_b32(stored) ? k->blocks32 : !dtype_is_r16(stored) || k->rows16;
+}
 
 static void run_type(bench *b, const char *isa_wanted)
 {
     for (const product *p = PRODUCTS; p < PRODUCTS + sizeof PRODUCTS / sizeof *PRODUCTS; p++) {
-        const dtype r16 = rows16_type(b->traits->type);
-        if (p->interleaved && r16 == DTYPE_NONE) continue;
-        b->stored = p->interleaved ? r16 : b->traits->type;
+        b->stored = p->stored ? p->stored(b->traits->type) : b->traits->type;
+        if (b->stored == DTYPE_NONE) continue;
         const size_t elements = p->rows * D;
         prepare(b, elements);
         for (const char *const *isa = kernels_available(); *isa; isa++) {
             if (isa_wanted && strcmp(isa_wanted, *isa)) continue;
             b->k = kernels_get(*isa);
-            if (p->interleaved && !b->k->rows16) continue;
+            if (!reads(b->k, b->stored)) continue;
             fill_tokens(b, p->part == dot_part && b->traits->quantized);
             measure(b, p->name, p->part, elements);
             free_tokens(b);
@@ -323,7 +332,7 @@ int main(int argc, char **argv)
                  : "sequential read, one thread: %.2f GB/s\n",
            bandwidth);
     measure_peaks(b.csv);
-    if (!b.csv) printf("\nkernel           type  isa     tokens      GB/s    GMAC/s  of limit\n");
+    if (!b.csv) printf("\nkernel              type  isa     tokens      GB/s    GMAC/s  of limit\n");
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
         b.traits = dtype_get(TYPES[i]);
         if (!type || dtype_by_name(type) == TYPES[i]) run_type(&b, isa);

@@ -64,7 +64,7 @@ static void dot(const kernels *k, const operands *o, float *const *out, size_t t
 
 static void accumulate(const kernels *k, const operands *o, float *const *out, size_t tokens)
 {
-    k->rows_accumulate(o->type, o->n, o->w, o->stride, ROWS, (const float *const *)o->x, out, tokens, NULL);
+    k->rows_accumulate(o->type, o->n, 1, o->w, o->stride, ROWS, (const float *const *)o->x, out, tokens, NULL);
 }
 
 static void assert_same_bits(product run, const operands *o)

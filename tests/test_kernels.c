@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "tensor/blocks32.h"
 #include "tensor/kernels.h"
 #include "tensor/rows16.h"
 
@@ -394,6 +395,96 @@ static void test_rows_dot_interleaved(void **state)
     for_each_isa(interleaved_isa);
 }
 
+/* ---- tiles in blocks ----------------------------------------------------------------------------------------- */
+
+enum { TILES = 3 };
+
+/* Tiles plain and, at an odd address, arranged. */
+static twins tiles_new(rng *r, dtype type, size_t rows)
+{
+    twins m = {.type = type, .n = BLOCK32_WIDTH, .stride = dtype_row_bytes(type, BLOCK32_WIDTH)};
+    const size_t bytes = TILES * rows * m.stride;
+    uint8_t scratch[BLOCK32_ROWS * 512];
+    m.plain = malloc(bytes);
+    m.memory = malloc(bytes + 1);
+    m.w = m.memory + 1;
+    for (size_t row = 0; row < TILES * rows; row++) {
+        float *x = random_floats(r, m.n);
+        dtype_from_f32(type, x, m.plain + row * m.stride, m.n);
+        free(x);
+    }
+    memcpy(m.w, m.plain, bytes);
+    for (size_t tile = 0; tile < TILES; tile++)
+        for (size_t row = 0; row < rows; row += BLOCK32_ROWS)
+            blocks32_arrange(type, rows - row < BLOCK32_ROWS ? rows - row : BLOCK32_ROWS,
+                             m.w + (tile * rows + row) * m.stride, scratch);
+    return m;
+}
+
+static void assert_tile_rows_come_back(const twins *m, size_t rows)
+{
+    float x[BLOCK32_WIDTH], back[BLOCK32_WIDTH];
+    for (size_t row = 0; row < rows; row++) {
+        const size_t first = row / BLOCK32_ROWS * BLOCK32_ROWS, left = rows - first;
+        dtype_to_f32(m->type, m->plain + row * m->stride, x, BLOCK32_WIDTH);
+        blocks32_to_f32(blocks32_type(m->type), left < BLOCK32_ROWS ? left : BLOCK32_ROWS, m->w + first * m->stride,
+                        row - first, back);
+        assert_memory_equal(back, x, sizeof x);
+    }
+}
+
+static void arranged_accumulate(const kernels *k, const twins *m, size_t rows, const tokens *a, const float *start,
+                                size_t n_tokens)
+{
+    const float *const *factors = (const float *const *)a->x;
+    outputs got = outputs_new(TILES * m->n, start), expected = outputs_new(TILES * m->n, start);
+    k->rows_accumulate(blocks32_type(m->type), m->n, TILES, m->w, m->stride, rows, factors, got.row, n_tokens, m->w);
+    k->rows_accumulate(m->type, m->n, TILES, m->plain, m->stride, rows, factors, expected.row, n_tokens, NULL);
+    for (size_t t = 0; t < MAX_TOKENS; t++)
+        assert_memory_equal(got.row[t], expected.row[t], (TILES * m->n + 1) * sizeof(float));
+    memcpy(got.row[0], start, TILES * m->n * sizeof(float));
+    for (size_t tile = 0; tile < TILES && n_tokens > 0; tile++) { /* each alone */
+        float *y = got.row[0] + tile * m->n;
+        k->rows_accumulate(m->type, m->n, 1, m->plain + tile * rows * m->stride, m->stride, rows, factors, &y, 1, NULL);
+    }
+    assert_memory_equal(got.row[0], expected.row[0], (TILES * m->n + 1) * sizeof(float));
+    outputs_free(&got);
+    outputs_free(&expected);
+}
+
+static void arranged_of_type(const kernels *k, dtype type)
+{
+    static const size_t ROWS[] = {4, 16, 24, 32, 44};
+    rng r;
+    rng_init(&r, 13);
+    for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
+        twins m = tiles_new(&r, type, ROWS[i]);
+        tokens a = tokens_new(&r, k, dtype_get(DTYPE_F32), ROWS[i]);
+        float *start = random_floats(&r, TILES * m.n);
+        assert_tile_rows_come_back(&m, ROWS[i]);
+        for (size_t t = 0; t <= MAX_TOKENS; t++) arranged_accumulate(k, &m, ROWS[i], &a, start, t);
+        free(start);
+        tokens_free(&a);
+        twins_free(&m);
+    }
+}
+
+static void arranged_isa(const kernels *k)
+{
+    if (!k->blocks32 && strcmp(k->isa, "ref") != 0) return;
+    for (size_t i = 0; i < N_TYPES; i++) {
+        if (blocks32_type(TYPES[i]) == DTYPE_NONE) continue;
+        assert_int_equal(dtype_plain(blocks32_type(TYPES[i])), TYPES[i]);
+        arranged_of_type(k, TYPES[i]);
+    }
+}
+
+static void test_rows_accumulate_arranged(void **state)
+{
+    (void)state;
+    for_each_isa(arranged_isa);
+}
+
 /* ---- rows_accumulate ----------------------------------------------------------------------------------------- */
 
 /* Rows are rounded to integers in blocks of so many, by kernels that multiply them so. */
@@ -444,8 +535,8 @@ static void accumulate_against_ref(const kernels *k, const matrix *m, const toke
 {
     outputs got = outputs_new(m->n, start), expected = outputs_new(m->n, start);
     const float *const *factors = (const float *const *)a->x;
-    k->rows_accumulate(m->type, m->n, m->w, m->stride, rows, factors, got.row, n_tokens, NULL);
-    kernels_get("ref")->rows_accumulate(m->type, m->n, m->w, m->stride, rows, factors, expected.row, n_tokens, NULL);
+    k->rows_accumulate(m->type, m->n, 1, m->w, m->stride, rows, factors, got.row, n_tokens, NULL);
+    kernels_get("ref")->rows_accumulate(m->type, m->n, 1, m->w, m->stride, rows, factors, expected.row, n_tokens, NULL);
     for (size_t t = 0; t < MAX_TOKENS; t++) {
         const bounds bound = bounds_of(k, m, factors[t], rows);
         check_accumulated(k, m, got.row[t], expected.row[t], bound.column, t >= n_tokens || by_column ? 0 : bound.all);
@@ -508,10 +599,10 @@ static void accumulate_extremes_isa(const kernels *k)
         for (size_t i = 3; i < N_TYPES; i++) {
             extreme_row(dtype_get(TYPES[i]), fill & 2 ? 0xff : 0x80, N, row);
             memset(expected, 0, sizeof expected);
-            kernels_get("ref")->rows_accumulate(TYPES[i], N, row, 0, ROWS, factors, &expecteds, 1, NULL);
+            kernels_get("ref")->rows_accumulate(TYPES[i], N, 1, row, 0, ROWS, factors, &expecteds, 1, NULL);
             for (size_t count = 1; count <= TOKENS; count++) {
                 memset(y, 0, sizeof y);
-                k->rows_accumulate(TYPES[i], N, row, 0, ROWS, factors, ys, count, NULL);
+                k->rows_accumulate(TYPES[i], N, 1, row, 0, ROWS, factors, ys, count, NULL);
                 for (size_t at = 0; at < count * N; at++)
                     assert_float_equal(y[at / N][at % N], expected[at % N], fabsf(expected[at % N]) * 0.005f + 0.01f);
             }
@@ -538,17 +629,17 @@ static void accumulate_bits_of(const kernels *k, const matrix *m, const tokens *
     const size_t cut = m->n / block / 2 * block;
     const float *const *factors = (const float *const *)a->x;
     outputs all = outputs_new(m->n, start), group = outputs_new(m->n, start), one = outputs_new(m->n, start);
-    k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors, all.row, MAX_TOKENS, NULL);
-    k->rows_accumulate(m->type, m->n, m->w, m->stride, m->rows, factors + 5, group.row, 3, NULL);
+    k->rows_accumulate(m->type, m->n, 1, m->w, m->stride, m->rows, factors, all.row, MAX_TOKENS, NULL);
+    k->rows_accumulate(m->type, m->n, 1, m->w, m->stride, m->rows, factors + 5, group.row, 3, NULL);
     for (size_t t = 0; t < 3; t++) assert_memory_equal(group.row[t], all.row[t + 5], size);
     for (size_t t = 0; t < MAX_TOKENS; t++) {
         const float *rest = factors[t] + BLOCK_ROWS;
         float *right = one.row[t] + cut;
-        k->rows_accumulate(m->type, cut, m->w, m->stride, BLOCK_ROWS, &factors[t], &one.row[t], 1, NULL);
-        k->rows_accumulate(m->type, cut, m->w + BLOCK_ROWS * m->stride, m->stride, m->rows - BLOCK_ROWS, &rest,
+        k->rows_accumulate(m->type, cut, 1, m->w, m->stride, BLOCK_ROWS, &factors[t], &one.row[t], 1, NULL);
+        k->rows_accumulate(m->type, cut, 1, m->w + BLOCK_ROWS * m->stride, m->stride, m->rows - BLOCK_ROWS, &rest,
                            &one.row[t], 1, NULL);
         const uint8_t *w = m->w + dtype_row_bytes(m->type, cut);
-        k->rows_accumulate(m->type, m->n - cut, w, m->stride, m->rows, &factors[t], &right, 1, NULL);
+        k->rows_accumulate(m->type, m->n - cut, 1, w, m->stride, m->rows, &factors[t], &right, 1, NULL);
         assert_memory_equal(one.row[t], all.row[t], size);
     }
     outputs_free(&all);
@@ -861,6 +952,7 @@ int main(void)
         cmocka_unit_test(test_rows_dot_interleaved),
         cmocka_unit_test(test_rows_accumulate),
         cmocka_unit_test(test_rows_accumulate_bits),
+        cmocka_unit_test(test_rows_accumulate_arranged),
         cmocka_unit_test(test_rows_accumulate_extremes),
         cmocka_unit_test(test_norm_and_swiglu),
         cmocka_unit_test(test_softmax),

@@ -92,7 +92,7 @@ typedef struct cli_command {
 #define CLI_OPTION_ISA                                                                                                 \
     {                                                                                                                  \
         "isa", 0, OPTION_TEXT, offsetof(cli_common, isa), "NAME",                                                      \
-            "kernels: ref, avx2, avxvnni or avx512 (default: the best this CPU has)", 0, 0, NULL, false                         \
+            "kernels: ref, avx2, avxvnni or avx512 (default: the best this CPU has)", 0, 0, NULL, false                \
     }
 #define CLI_OPTION_NO_MMAP                                                                                             \
     {                                                                                                                  \

@@ -54,7 +54,7 @@ static void mix_page(const mp_engine *e, const block *b, const uint8_t *values, 
         return;
     }
     const dtype type = e->params.kv_type == MP_KV_F32 ? DTYPE_F32 : DTYPE_F16;
-    e->x.k->rows_accumulate(type, n, values, stride, count, (const float *const *)b->p, b->out, b->n, NULL);
+    e->x.k->rows_accumulate(type, n, 1, values, stride, count, (const float *const *)b->p, b->out, b->n, NULL);
 }
 
 /* Scores into shares. Positions that a query does not see get none. */

@@ -101,7 +101,7 @@ static void absorb_head(void *arg, size_t head, unsigned thread)
         memset(out[t], 0, hp->kv_lora * sizeof *out[t]);
     }
     const uint32_t row = (uint32_t)(head * (nope + hp->value_dim));
-    k->rows_accumulate(w->type, hp->kv_lora, tensor_row(w, 0, row), w->row_bytes, nope, q, out, e->n, NULL);
+    k->rows_accumulate(w->type, hp->kv_lora, 1, tensor_row(w, 0, row), w->row_bytes, nope, q, out, e->n, NULL);
 }
 
 static void project_queries(mp_engine *e, const layer_weights *w)

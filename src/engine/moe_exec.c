@@ -219,12 +219,11 @@ static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t 
     return begin;
 }
 
-/* Tile number i of those that an item goes through: its tiles of one sub-expert after the other. NULL past the last. */
-static const void *down_tile_at(const apply_job *j, size_t first, size_t i)
+/* The first weights that an item reads of group g, NULL past the last. */
+static const void *down_tile_at(const apply_job *j, size_t first, size_t g)
 {
-    const size_t g = j->first + i / j->tiles_per_item, tile = first + i % j->tiles_per_item;
     if (g >= j->end) return NULL;
-    return j->m->at[1][g] + tile * j->m->shape.part_width * j->pass->layer->w.down_t.row_bytes;
+    return j->m->at[1][g] + first * j->m->shape.part_width * j->pass->layer->w.down_t.row_bytes;
 }
 
 /* A few runs of W outputs, side by side, for one range of tokens. */
@@ -247,16 +246,12 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
             end = first_pair_of(m, begin, end, t1);
             if (begin == end) continue;
         }
-        for (size_t i = 0; i < j->tiles_per_item; i++) {
-            const size_t at = (g - j->first) * j->tiles_per_item + i;
-            for (size_t p = begin; p < end; p++) {
-                a[p - begin] = m->hidden + p * s->part_width;
-                y[p - begin] = j->pass->y + m->pair_token[p] * (size_t)s->d + (first + i) * s->tile;
-            }
-            /* What is asked for is not the next tile but the one after: a call is over before memory would answer. */
-            m->x->k->rows_accumulate(w->type, s->tile, down_tile_at(j, first, at), w->row_bytes, s->part_width, a, y,
-                                     end - begin, down_tile_at(j, first, at + 2));
+        for (size_t p = begin; p < end; p++) {
+            a[p - begin] = m->hidden + p * s->part_width;
+            y[p - begin] = j->pass->y + m->pair_token[p] * (size_t)s->d + first * s->tile;
         }
+        m->x->k->rows_accumulate(w->type, s->tile, j->tiles_per_item, down_tile_at(j, first, g), w->row_bytes,
+                                 s->part_width, a, y, end - begin, down_tile_at(j, first, g + 1));
     }
 }
 

@@ -1,15 +1,17 @@
 /* Weights in memory of our own, arranged for the kernels that run them: rows that these like interleaved
- * (tensor/rows16.h) are interleaved where they stand, so no pointer changes and no memory is added; results keep their
- * bits. */
+ * (tensor/rows16.h) and down tiles that they like in blocks (tensor/blocks32.h) are arranged where they stand, so no
+ * pointer changes and no memory is added; results keep their bits. */
 #include <stdlib.h>
 
 #include "model/model.h"
+#include "tensor/blocks32.h"
 #include "tensor/kernels.h"
 #include "tensor/rows16.h"
 
 typedef struct arrange_job {
     pool *pool;
     tensor *w;
+    size_t tile_rows;
     uint8_t *scratch; /* [threads, scratch_bytes] */
     size_t scratch_bytes;
 } arrange_job;
@@ -22,24 +24,53 @@ static void arrange_group(void *arg, size_t group, unsigned thread)
                       j->scratch + thread * j->scratch_bytes);
 }
 
+static mp_status reserve_scratch(arrange_job *j, size_t bytes, mp_error *err)
+{
+    if (bytes <= j->scratch_bytes) return MP_OK;
+    free(j->scratch);
+    j->scratch_bytes = 0;
+    j->scratch = calloc(pool_threads(j->pool), bytes);
+    if (!j->scratch) return status_no_memory(err, bytes, "arranging weights");
+    j->scratch_bytes = bytes;
+    return MP_OK;
+}
+
 static mp_status arrange_tensor(arrange_job *j, tensor *w, mp_error *err)
 {
-    const size_t bytes = ROWS16 * w->row_bytes;
     if (!w->data || rows16_type(w->type) == DTYPE_NONE || w->rows % ROWS16 != 0) return MP_OK;
-    if (bytes > j->scratch_bytes) {
-        free(j->scratch);
-        j->scratch = calloc(pool_threads(j->pool), bytes);
-        if (!j->scratch) return status_no_memory(err, bytes, "arranging weights");
-        j->scratch_bytes = bytes;
-    }
+    MP_TRY(reserve_scratch(j, ROWS16 * w->row_bytes, err));
     j->w = w;
     pool_for(j->pool, (size_t)w->rows / ROWS16 * w->mats, arrange_group, j);
     w->type = rows16_type(w->type);
     return MP_OK;
 }
 
+static void arrange_tile(void *arg, size_t tile, unsigned thread)
+{
+    const arrange_job *j = arg;
+    uint8_t *rows = (uint8_t *)(uintptr_t)j->w->data + tile * j->tile_rows * j->w->row_bytes;
+    for (size_t row = 0; row < j->tile_rows; row += BLOCK32_ROWS) {
+        const size_t left = j->tile_rows - row;
+        blocks32_arrange(j->w->type, left < BLOCK32_ROWS ? left : BLOCK32_ROWS, rows + row * j->w->row_bytes,
+                         j->scratch + thread * j->scratch_bytes);
+    }
+}
+
+/* The down tiles of sub-experts. */
+static mp_status arrange_tiles(arrange_job *j, const moe_shape *shape, tensor *w, mp_error *err)
+{
+    if (!w->data || blocks32_type(w->type) == DTYPE_NONE) return MP_OK;
+    if (w->cols != BLOCK32_WIDTH || shape->part_width % BLOCK32_GROUP != 0) return MP_OK;
+    MP_TRY(reserve_scratch(j, BLOCK32_ROWS * w->row_bytes, err));
+    j->w = w;
+    j->tile_rows = shape->part_width;
+    pool_for(j->pool, (size_t)w->rows / j->tile_rows * w->mats, arrange_tile, j);
+    w->type = blocks32_type(w->type);
+    return MP_OK;
+}
+
 /* What is multiplied by whole sixteens of rows. */
-static mp_status arrange_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error *err)
+static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error *err)
 {
     layer_weights *w = &m->layers[l];
     moe_layer *moe = &m->moe[l];
@@ -51,21 +82,24 @@ static mp_status arrange_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error
     return whole ? arrange_tensor(j, &moe->w.gate_up, err) : MP_OK;
 }
 
-static mp_status arrange_all(arrange_job *j, mp_model *m, mp_error *err)
+static mp_status arrange_all(arrange_job *j, mp_model *m, const kernels *k, mp_error *err)
 {
     const bool tied = m->output.data == m->embed.data;
-    MP_TRY(arrange_tensor(j, &m->output, err));
+    if (k->rows16) MP_TRY(arrange_tensor(j, &m->output, err));
     if (tied) m->embed.type = m->output.type;
-    for (uint32_t l = 0; l < m->hp.n_layers; l++) MP_TRY(arrange_layer(j, m, l, err));
+    for (uint32_t l = 0; l < m->hp.n_layers; l++) {
+        if (k->rows16) MP_TRY(interleave_layer(j, m, l, err));
+        if (k->blocks32) MP_TRY(arrange_tiles(j, &m->moe[l].shape, &m->moe[l].w.down_t, err));
+    }
     return MP_OK;
 }
 
 mp_status model_arrange(mp_model *m, const kernels *k, pool *p, mp_error *err)
 {
     arrange_job job = {.pool = p};
-    if (!k->rows16) return MP_OK;
+    if (!k->rows16 && !k->blocks32) return MP_OK;
     gguf_write_protect(m->file, false);
-    const mp_status status = arrange_all(&job, m, err);
+    const mp_status status = arrange_all(&job, m, k, err);
     gguf_write_protect(m->file, true);
     free(job.scratch);
     return status;

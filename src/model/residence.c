@@ -12,9 +12,9 @@
 
 struct model_residence {
     pthread_mutex_t lock;
-    bool others, experts; /* under the lock: these are in memory of our own */
-    bool arranged;        /* and arranged for kernels that take interleaved rows */
-    proxy_rows proxies;   /* once others are and experts are not */
+    bool others, experts;    /* under the lock: these are in memory of our own */
+    const kernels *arranged; /* and arranged for these; NULL: as in files */
+    proxy_rows proxies;      /* once others are and experts are not */
 };
 
 mp_status residence_new(model_residence **out, mp_error *err)
@@ -94,13 +94,14 @@ static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p
     r->others = true;
     r->experts = !capped;
     if (capped || !first) return MP_OK;
-    r->arranged = k->rows16;
+    r->arranged = k->rows16 || k->blocks32 ? k : NULL;
     return model_arrange((mp_model *)(uintptr_t)m, k, p, err);
 }
 
 static mp_status check_arranged(const mp_model *m, const kernels *k, mp_error *err)
 {
-    if (!m->residence->arranged || k->rows16) return MP_OK;
+    const kernels *for_these = m->residence->arranged;
+    if (!for_these || (k->rows16 >= for_these->rows16 && k->blocks32 >= for_these->blocks32)) return MP_OK;
     return status_fail(err, MP_E_INVALID,
                        "%s: its weights were arranged in memory for another engine's kernels, which '%s' cannot read",
                        gguf_path(m->file), k->isa);

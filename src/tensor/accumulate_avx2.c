@@ -331,10 +331,11 @@ INLINE void ints_many(dtype type, const accumulate_args *args, const row_block *
 
 INLINE void ints_run(dtype type, const accumulate_args *args)
 {
-    for (size_t c = 0; c < args->width; c += STRIP) {
+    for (size_t strip = 0; strip < args->tiles * tile_strips(args); strip++) {
+        const size_t c = strip_column(args, strip);
         for (size_t j = 0; j < args->rows; j += BLOCK_ROWS) {
             row_block b;
-            block_begin(type, args, j, c, &b);
+            block_begin(type, args, j, strip, &b);
             if (args->tokens == 1)
                 ints_one(type, &b, args->a, j, args->y[0] + c);
             else
@@ -351,10 +352,10 @@ INLINE void run(dtype type, const accumulate_args *args)
         ints_run(type, args);
 }
 
-void OF_ISA(rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
+void OF_ISA(rows_accumulate)(dtype type, size_t width, size_t tiles, const void *r, size_t r_stride, size_t rows,
                              const float *const *a, float *const *y, size_t tokens, const void *next)
 {
-    const accumulate_args args = {width, r_stride, rows, r, a, y, tokens, next};
+    const accumulate_args args = {width, tiles, r_stride, rows, r, a, y, tokens, next};
     run_type(type, &args);
 }
 

@@ -29,17 +29,29 @@ typedef enum dtype {
     DTYPE_Q4_K_R16 = DTYPE_R16 + DTYPE_Q4_K,
     DTYPE_Q5_K_R16 = DTYPE_R16 + DTYPE_Q5_K,
     DTYPE_Q6_K_R16 = DTYPE_R16 + DTYPE_Q6_K,
+    /* blocks of up to 32 rows of 256 elements (blocks32.h): likewise */
+    DTYPE_B32 = 512,
+    DTYPE_Q4_0_B32 = DTYPE_B32 + DTYPE_Q4_0,
+    DTYPE_Q8_0_B32 = DTYPE_B32 + DTYPE_Q8_0,
+    DTYPE_Q4_K_B32 = DTYPE_B32 + DTYPE_Q4_K,
+    DTYPE_Q5_K_B32 = DTYPE_B32 + DTYPE_Q5_K,
+    DTYPE_Q6_K_B32 = DTYPE_B32 + DTYPE_Q6_K,
 } dtype;
+
+static inline bool dtype_is_b32(dtype type)
+{
+    return type >= DTYPE_B32;
+}
 
 static inline bool dtype_is_r16(dtype type)
 {
-    return type >= DTYPE_R16;
+    return type >= DTYPE_R16 && type < DTYPE_B32;
 }
 
 /* The type of the same rows one after the other; everything below takes this one. */
 static inline dtype dtype_plain(dtype type)
 {
-    return dtype_is_r16(type) ? (dtype)(type - DTYPE_R16) : type;
+    return dtype_is_b32(type) ? (dtype)(type - DTYPE_B32) : dtype_is_r16(type) ? (dtype)(type - DTYPE_R16) : type;
 }
 
 typedef struct dtype_traits {

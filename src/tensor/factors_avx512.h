@@ -65,6 +65,15 @@ INLINE int centre(dtype type)
     return type == DTYPE_Q4_1 || type == DTYPE_Q4_K ? 8 : 16;
 }
 
+/* The minima make up for what is taken off. */
+INLINE void add_centre(dtype type, run_scales *s)
+{
+    if (!has_min(type)) return;
+#pragma GCC unroll 8
+    for (size_t i = 0; i < STRIP_UNITS; i++)
+        v_store(s->m[i], v_fma(v_load(s->s[i]), v_set1((float)centre(type)), v_load(s->m[i])));
+}
+
 /* The scales of 16 rows, 0 for those that are not there. */
 INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t rows, size_t units, run_scales *out)
 {
@@ -76,10 +85,7 @@ INLINE void sixteen_scales(dtype type, const uint8_t *w, size_t stride, size_t r
         for (size_t r = 0; r < rows && r < LANES; r++) raw_load_lane(type, w + r * stride, units, r, &raw);
         decode_scales(type, &raw, out);
     }
-    if (!has_min(type)) return;
-#pragma GCC unroll 8
-    for (size_t i = 0; i < STRIP_UNITS; i++)
-        v_store(out->m[i], v_fma(v_load(out->s[i]), v_set1((float)centre(type)), v_load(out->m[i])));
+    add_centre(type, out);
 }
 
 INLINE void block_scales(dtype type, row_block *b)
@@ -144,51 +150,66 @@ INLINE vi fold_across(fold f, const vi *v)
     return f(b, swap_neighbours(b));
 }
 
-INLINE void token_mins(const row_block *b, const vf *a, factors *out)
+/* What a token's values of up to 32 rows are for every strip of columns: words a' (row_block.h) and max |a|. */
+typedef struct values {
+    vi words;
+    float unit;
+} values;
+
+/* Of T tokens, whose waits go side by side; a[t] + j0: F32 [rows]. */
+INLINE void token_values(size_t T, const float *const *a, size_t j0, size_t rows, values *out)
 {
+    const size_t low = rows < LANES ? rows : LANES;
+    const vi none = _mm512_setzero_si512();
+    vf v[FACTOR_TOKENS][2], inverse, unit;
+    vi largest[FACTOR_TOKENS] = {none, none, none, none};
+    float units[LANES];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) {
+        v[t][0] = v_load_part(a[t] + j0, low);
+        v[t][1] = v_load_part(a[t] + j0 + LANES, rows - low);
+        largest[t] = fold_most(magnitude(v[t][0]), magnitude(v[t][1]));
+    }
+    range_of(fold_across(fold_most, largest), VALUE_ONE, 1, &inverse, &unit);
+    v_store(units, unit);
+#pragma GCC unroll 4
+    for (size_t t = 0; t < T; t++) {
+        out[t].words = to_words(v[t], _mm512_permutexvar_ps(_mm512_set1_epi32((int)t), inverse));
+        out[t].unit = units[t];
+    }
+}
+
+INLINE void token_mins(const row_block *b, const float *a, factors *out)
+{
+    const size_t low = b->rows < LANES ? b->rows : LANES;
+    const vf first = v_load_part(a, low), second = v_load_part(a + LANES, b->rows - low);
     vi across[STRIP_UNITS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < STRIP_UNITS; r++) {
-        const vf min = v_fma(v_load(b->s[1].m[r]), a[1], v_mul(v_load(b->s[0].m[r]), a[0]));
+        const vf min = v_fma(v_load(b->s[1].m[r]), second, v_mul(v_load(b->s[0].m[r]), first));
         across[r] = _mm512_castps_si512(min);
     }
     v_store(out->min, _mm512_castsi512_ps(fold_runs(fold_float_sum, STRIP_UNITS, across)));
 }
 
-/* The factors of T tokens, whose waits go side by side. values[t] + j0: of the rows of the block. */
-INLINE void token_factors(dtype type, size_t T, bool from_middle, const row_block *b, const float *const *values,
-                          size_t j0, factors *out)
+/* A token's factors for a block: with a start, or counted from MIDDLE. a: the values themselves. */
+INLINE void token_factors(dtype type, bool from_middle, const row_block *b, const values *v, const float *a,
+                          factors *out)
 {
-    const size_t runs = scaled_runs(type, STRIP_UNITS), low = b->rows < LANES ? b->rows : LANES;
-    const vi none = _mm512_setzero_si512();
-    vf a[FACTOR_TOKENS][2], inverse, unit;
-    vi largest[FACTOR_TOKENS] = {none, none, none, none}, words[FACTOR_TOKENS], across[2 * STRIP_UNITS];
-#pragma GCC unroll 4
-    for (size_t t = 0; t < T; t++) {
-        a[t][0] = v_load_part(values[t] + j0, low);
-        a[t][1] = v_load_part(values[t] + j0 + LANES, b->rows - low);
-        largest[t] = fold_most(magnitude(a[t][0]), magnitude(a[t][1]));
-    }
-    range_of(fold_across(fold_most, largest), VALUE_ONE, 1, &inverse, &unit);
-#pragma GCC unroll 4
-    for (size_t t = 0; t < T; t++) {
-        const vi lane = _mm512_set1_epi32((int)t);
-        words[t] = to_words(a[t], _mm512_permutexvar_ps(lane, inverse));
-        v_store(out[t].beta, v_mul(v_load(b->unit), _mm512_permutexvar_ps(lane, unit)));
-        if (has_min(type)) token_mins(b, a[t], &out[t]);
-    }
+    const size_t runs = scaled_runs(type, STRIP_UNITS);
+    const vi middle = _mm512_set1_epi8(-MIDDLE);
+    vi across[2 * STRIP_UNITS];
+    v_store(out->beta, v_mul(v_load(b->unit), v_set1(v->unit)));
+    if (has_min(type)) token_mins(b, a, out);
 #pragma GCC unroll 16
     for (size_t r = 0; r < runs; r += 2) {
-        const vi s0 = _mm512_load_si512(b->share[r]), s1 = _mm512_load_si512(b->share[r + 1]);
-#pragma GCC unroll 4
-        for (size_t t = 0; t < T; t++) {
-            const vi q0 = _mm512_mulhrs_epi16(words[t], s0), q1 = _mm512_mulhrs_epi16(words[t], s1);
-            const vi bytes = pack_factors(q0, q1);
-            _mm512_store_si512(out[t].q[r], from_middle ? _mm512_xor_si512(bytes, _mm512_set1_epi8(-MIDDLE)) : bytes);
-            if (from_middle) continue;
-            across[r] = _mm512_madd_epi16(q0, _mm512_set1_epi16(1));
-            across[r + 1] = _mm512_madd_epi16(q1, _mm512_set1_epi16(1));
-        }
+        const vi q0 = _mm512_mulhrs_epi16(v->words, _mm512_load_si512(b->share[r]));
+        const vi q1 = _mm512_mulhrs_epi16(v->words, _mm512_load_si512(b->share[r + 1]));
+        const vi bytes = pack_factors(q0, q1);
+        _mm512_store_si512(out->q[r], from_middle ? _mm512_xor_si512(bytes, middle) : bytes);
+        if (from_middle) continue;
+        across[r] = _mm512_madd_epi16(q0, _mm512_set1_epi16(1));
+        across[r + 1] = _mm512_madd_epi16(q1, _mm512_set1_epi16(1));
     }
     if (from_middle) return;
     const vi sums = fold_runs(fold_sum, runs, across);

@@ -14,6 +14,7 @@
 typedef struct kernels {
     const char *isa; /* "ref", "avx2", "avxvnni", "avx512" */
     bool rows16;     /* rows_dot is made for interleaved rows (rows16.h), too */
+    bool blocks32;   /* rows_accumulate is made for tiles in blocks (blocks32.h), too */
 
     /* Activations for quantized weights: x [n] into `out` [kernels_act_bytes(n)], n a multiple of 32: per block of 32 a
      * signed 8-bit vector, its F32 scale and the F32 value scale * sum, of the block and of its halves. */
@@ -27,12 +28,12 @@ typedef struct kernels {
     void (*rows_dot)(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,
                      float *const *out, size_t tokens, const void *next);
 
-    /* y[t][c] += sum_j a[t][j] * R[j][c], c in [0, width), j in [0, rows), t in [0, tokens); j in ascending order.
-     * Where a table multiplies quantized rows as integers it rounds a token's factors to eight bits over 32 rows at a
-     * time, counted from the first: rows in several calls give the same bits only if cut there.
-     * R: `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]: F32 [rows]; y[t]: F32 [width].
-     * next: as for rows_dot, better two calls ahead than one where they are short. */
-    void (*rows_accumulate)(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
+    /* y[t][i * width + c] += sum_j a[t][j] * R[i][j][c], c in [0, width), i in [0, tiles), j in [0, rows), t in
+     * [0, tokens); j in ascending order. Where a table multiplies quantized rows as integers it rounds a token's
+     * factors to eight bits over 32 rows at a time, counted from the first: rows in several calls give the same bits
+     * only if cut there. R: tile after tile `rows` rows of `width` elements (whole blocks), r_stride bytes apart. a[t]:
+     * F32 [rows]; y[t]: F32 [tiles * width]. next: as for rows_dot. */
+    void (*rows_accumulate)(dtype type, size_t width, size_t tiles, const void *r, size_t r_stride, size_t rows,
                             const float *const *a, float *const *y, size_t tokens, const void *next);
 
     /* out[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps); out may be x. */

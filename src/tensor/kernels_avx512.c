@@ -8,6 +8,7 @@
 const kernels KERNELS_AVX512 = {
     .isa = "avx512",
     .rows16 = true,
+    .blocks32 = true,
     .quantize_act = quantize_act_avx512,
     .rows_dot = rows_dot_avx512,
     .rows_accumulate = rows_accumulate_avx512,

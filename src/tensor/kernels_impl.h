@@ -81,7 +81,7 @@ extern const kernels KERNELS_AVX2, KERNELS_AVXVNNI, KERNELS_AVX512;
     void quantize_act_##isa(const float *x, size_t n, void *out);                                                      \
     void rows_dot_##isa(dtype type, size_t n, const void *w, size_t w_stride, size_t rows, const void *const *x,       \
                         float *const *out, size_t tokens, const void *next);                                           \
-    void rows_accumulate_##isa(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,                  \
+    void rows_accumulate_##isa(dtype type, size_t width, size_t tiles, const void *r, size_t r_stride, size_t rows,    \
                                const float *const *a, float *const *y, size_t tokens, const void *next);
 KERNELS_DECLARE(avx2)
 KERNELS_DECLARE(avxvnni)

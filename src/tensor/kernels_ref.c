@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/blocks32.h"
 #include "tensor/kernels_impl.h"
 #include "tensor/rows16.h"
 
@@ -97,18 +98,23 @@ static void rows_dot(dtype type, size_t n, const void *w, size_t w_stride, size_
     }
 }
 
-static void rows_accumulate(dtype type, size_t width, const void *r, size_t r_stride, size_t rows,
+static void rows_accumulate(dtype type, size_t width, size_t tiles, const void *r, size_t r_stride, size_t rows,
                             const float *const *a, float *const *y, size_t tokens, const void *next)
 {
     (void)next;
-    for (size_t j = 0; j < rows; j++) {
-        const uint8_t *row = (const uint8_t *)r + j * r_stride;
+    for (size_t i = 0; i < tiles * rows; i++) {
+        const uint8_t *row = (const uint8_t *)r + i * r_stride;
+        const size_t first = i / rows * width, j = i % rows, in_block = j % BLOCK32_ROWS;
         for (size_t c = 0; c < width; c += PIECE) {
             float piece[PIECE];
             const size_t len = at_most(width - c, PIECE);
-            dtype_to_f32(type, row + dtype_row_bytes(type, c), piece, len);
+            if (dtype_is_b32(type))
+                blocks32_to_f32(type, at_most(rows - (j - in_block), BLOCK32_ROWS), row - in_block * r_stride, in_block,
+                                piece);
+            else
+                dtype_to_f32(type, row + dtype_row_bytes(type, c), piece, len);
             for (size_t t = 0; t < tokens; t++) {
-                for (size_t k = 0; k < len; k++) y[t][c + k] += a[t][j] * piece[k];
+                for (size_t k = 0; k < len; k++) y[t][first + c + k] += a[t][j] * piece[k];
             }
         }
     }

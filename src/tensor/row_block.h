@@ -31,15 +31,27 @@ INLINE void block_scales(dtype type, row_block *b);
 /* Scales in parts of the largest. */
 INLINE void block_shares(dtype type, row_block *b);
 
-/* Rows j0 .. and columns c0 .. of the call. */
-INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t c0, row_block *b)
+/* What to ask for while rows at w are multiplied: two blocks ahead where a tile is one strip, since a block is over
+ * before memory would answer. */
+INLINE const uint8_t *block_next(const accumulate_args *args, const uint8_t *w, size_t rows, size_t left)
 {
-    const uint8_t *w = args->r + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
+    if (tile_strips(args) > 1) return left > BLOCK_ROWS ? w + BLOCK_ROWS * args->stride : args->next;
+    const size_t ahead = (size_t)(w - args->r) + 2 * rows * args->stride,
+                 total = args->tiles * args->rows * args->stride;
+    if (ahead < total) return args->r + ahead;
+    return args->next ? args->next + (ahead - total) : NULL;
+}
+
+/* Rows j0 .. of a strip. */
+INLINE void block_begin(dtype type, const accumulate_args *args, size_t j0, size_t strip, row_block *b)
+{
+    const size_t c0 = strip_in_tile(args, strip);
+    const uint8_t *w = strip_rows(args, strip) + j0 * args->stride + c0 / STRIP * chunk_bytes(type);
     const size_t left = args->rows - j0, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS, stride = args->stride;
     const size_t columns = (args->width - c0) / UNIT, units = columns < STRIP_UNITS ? columns : STRIP_UNITS;
     const size_t whole = rows / GROUP * GROUP;
     b->w = w, b->stride = stride, b->rows = rows, b->units = units;
-    b->next = left > BLOCK_ROWS ? w + BLOCK_ROWS * stride : args->next;
+    b->next = block_next(args, w, rows, left);
     b->groups = (rows + GROUP - 1) / GROUP;
     block_scales(type, b);
     block_shares(type, b);

@@ -147,35 +147,43 @@ INLINE void tile_many(dtype type, const accumulate_args *args, const tile *in, s
     }
 }
 
-/* The last columns, fewer than a unit, one at a time. */
-static void ragged_columns(dtype type, const accumulate_args *args, size_t c0)
+/* The last columns of the tile that a strip ends, fewer than a unit, one at a time. */
+static void ragged_columns(dtype type, const accumulate_args *args, size_t strip)
 {
+    const size_t first = args->width / UNIT * UNIT, count = args->width - first;
     for (size_t j = 0; j < args->rows; j++) {
         float w[UNIT];
-        dtype_to_f32(type, args->r + j * args->stride + dtype_row_bytes(type, c0), w, args->width - c0);
+        dtype_to_f32(type, strip_rows(args, strip) + j * args->stride + dtype_row_bytes(type, first), w, count);
         for (size_t t = 0; t < args->tokens; t++) {
-            for (size_t c = c0; c < args->width; c++) args->y[t][c] = fmaf(args->a[t][j], w[c - c0], args->y[t][c]);
+            float *y = args->y[t] + strip / tile_strips(args) * args->width + first;
+            for (size_t c = 0; c < count; c++) y[c] = fmaf(args->a[t][j], w[c], y[c]);
         }
+    }
+}
+
+/* Whole units of a strip. */
+INLINE void float_strip(dtype type, const accumulate_args *args, size_t strip)
+{
+    const size_t c = strip_in_tile(args, strip), units = (args->width - c) / UNIT, y = strip_column(args, strip);
+    const uint8_t *next = strip + 1 < args->tiles * tile_strips(args) ? strip_rows(args, strip + 1) : args->next;
+    for (size_t j = 0; j < args->rows; j += TILE_ROWS) {
+        const size_t rows = args->rows - j;
+        const uint8_t *w = strip_rows(args, strip) + j * args->stride + c * block_bytes(type);
+        const tile in = {w, rows > TILE_ROWS ? w + TILE_ROWS * args->stride : next, args->stride,
+                         rows < TILE_ROWS ? rows : TILE_ROWS, units < STRIP_UNITS ? units : STRIP_UNITS};
+        if (args->tokens == 1)
+            tile_one(type, &in, args->a[0] + j, args->y[0] + y);
+        else
+            tile_many(type, args, &in, j, y);
     }
 }
 
 INLINE void float_run(dtype type, const accumulate_args *args)
 {
-    for (size_t c = 0; c + UNIT <= args->width; c += STRIP) {
-        const size_t units = (args->width - c) / UNIT;
-        for (size_t j = 0; j < args->rows; j += TILE_ROWS) {
-            const size_t rows = args->rows - j;
-            const uint8_t *w = args->r + j * args->stride + c * block_bytes(type);
-            const tile in = {w, rows > TILE_ROWS ? w + TILE_ROWS * args->stride : args->next, args->stride,
-                             rows < TILE_ROWS ? rows : TILE_ROWS, units < STRIP_UNITS ? units : STRIP_UNITS};
-            if (args->tokens == 1)
-                tile_one(type, &in, args->a[0] + j, args->y[0] + c);
-            else
-                tile_many(type, args, &in, j, c);
-        }
+    for (size_t strip = 0; strip < args->tiles * tile_strips(args); strip++) {
+        if (args->width - strip_in_tile(args, strip) >= UNIT) float_strip(type, args, strip);
+        if (args->width % UNIT && (strip + 1) % tile_strips(args) == 0) ragged_columns(type, args, strip);
     }
-    const size_t whole = args->width / UNIT * UNIT;
-    if (whole < args->width) ragged_columns(type, args, whole);
 }
 
 /* run() of accumulate_<isa>.c leads here, for all types or some: a function of its own for every type. */
