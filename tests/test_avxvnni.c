@@ -22,7 +22,8 @@ static float *random_floats(rng *r, size_t n)
     return x;
 }
 
-/* One matrix and its tokens: F32, and quantized as rows_dot takes them. */
+/* One matrix and its tokens: F32, as many as the factors of rows or the elements of one, and quantized as rows_dot
+ * takes them. */
 typedef struct operands {
     dtype type;
     size_t n, stride;
@@ -39,7 +40,7 @@ static operands operands_new(rng *r, dtype type, size_t n)
     dtype_from_f32(type, w, o.w, ROWS * n);
     free(w);
     for (size_t t = 0; t < TOKENS; t++) {
-        o.x[t] = random_floats(r, n);
+        o.x[t] = random_floats(r, n > ROWS ? n : ROWS);
         o.act[t] = malloc(kernels_act_bytes(n));
         kernels_get("ref")->quantize_act(o.x[t], n, o.act[t]);
     }

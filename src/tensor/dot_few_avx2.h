@@ -9,17 +9,19 @@
 
 enum { FEW_TOKENS = 4, STARTS = 2 * CHUNK_RUNS };
 
-/* What the integer sums of a chunk begin with, to take the centre off: one for each scaled run. */
+/* What the integer sums of a chunk begin with, to take the centre off: one for each scaled run. Unsigned, since the
+ * sums of quants that were no numbers may be anything. */
 INLINE void chunk_starts(dtype type, const token *x, size_t runs, int32_t *out)
 {
-    if (offset(type) == 0) return;
+    const uint32_t off = 0u - (uint32_t)offset(type);
+    if (off == 0) return;
     for (size_t i = 0; i < runs; i++) {
-        int32_t halves[2];
+        uint32_t halves[2];
         memcpy(halves, x->half_sums + i * sizeof halves, sizeof halves);
         if (type == DTYPE_Q6_K)
-            out[2 * i] = -offset(type) * halves[0], out[2 * i + 1] = -offset(type) * halves[1];
+            out[2 * i] = (int32_t)(off * halves[0]), out[2 * i + 1] = (int32_t)(off * halves[1]);
         else
-            out[i] = -offset(type) * (halves[0] + halves[1]);
+            out[i] = (int32_t)(off * (halves[0] + halves[1]));
     }
 }
 
