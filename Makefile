@@ -207,7 +207,7 @@ sanitize:
 
 fuzz:
 	@scripts/deps.sh fuzz
-	@$(MAKE) B=build-fuzz CC=clang OPT="-O1 -g" KERNEL_OPT= \
+	@$(MAKE) B=build-fuzz CC=clang OPT="-O1 -g" KERNEL_OPT=-O0 \
 		CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" fuzzers
 	@scripts/fuzz.sh -t $(FUZZ_SECONDS) build-fuzz $(FUZZ_SRC:fuzz/%.c=%)
 

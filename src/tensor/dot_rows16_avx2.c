@@ -42,7 +42,7 @@ INLINE void r16_run(dtype type, size_t T, size_t i, size_t p, const r16_chunk *c
         for (size_t j = 0; j < steps; j++) {
             /* a byte of Q4_0 has elements i and i + 16 */
             const size_t e = type == DTYPE_Q4_0 ? j / 2 + j % 2 * 4 : k * steps + j;
-            r16_ask(next, bytes, p * 8 + k * steps + j, together * 8);
+            ask_lines(next, bytes, p * 8 + k * steps + j, together * 8);
             const vi w[R16_HALVES] = {from_offset(type, r16_word(type, c, i, p, e, 0)),
                                       from_offset(type, r16_word(type, c, i, p, e, 1))};
 #pragma GCC unroll 4

@@ -70,12 +70,6 @@ INLINE void weights(dtype type, bool b32, const row_block *b, size_t g, size_t u
 
 /* ---- few tokens, straight from memory --------------------------------------------------------------------------- */
 
-/* Units that are written out one after the other, since they lie in the same bytes. */
-INLINE size_t units_together(dtype type)
-{
-    return type == DTYPE_Q6_K ? 4 : is_k(type) ? 2 : 1;
-}
-
 INLINE void sums_start(dtype type, const factors *f, size_t u, vi *sums)
 {
     sums[0] = _mm512_set1_epi32(f->start[unit_runs(type) * u]);
@@ -134,9 +128,9 @@ INLINE void direct_tokens(dtype type, bool b32, size_t T, const row_block *b, co
                           float *const *y)
 {
 #pragma GCC unroll 1
-    for (size_t u = 0; u < b->units; u += units_together(type))
+    for (size_t u = 0; u < b->units; u += runs_together(type))
 #pragma GCC unroll 4
-        for (size_t k = 0; k < units_together(type); k++) direct_unit(type, b32, T, b, f, u, k, next, y);
+        for (size_t k = 0; k < runs_together(type); k++) direct_unit(type, b32, T, b, f, u, k, next, y);
 }
 
 /* ---- many ------------------------------------------------------------------------------------------------------- */
@@ -167,9 +161,9 @@ INLINE void unpack_unit_ints(dtype type, bool b32, const row_block *b, size_t u,
 INLINE void unpack_ints(dtype type, bool b32, const row_block *b, unpacked_ints *out)
 {
 #pragma GCC unroll 1
-    for (size_t u = 0; u < b->units; u += units_together(type))
+    for (size_t u = 0; u < b->units; u += runs_together(type))
 #pragma GCC unroll 4
-        for (size_t k = 0; k < units_together(type); k++) unpack_unit_ints(type, b32, b, u + k, out);
+        for (size_t k = 0; k < runs_together(type); k++) unpack_unit_ints(type, b32, b, u + k, out);
 }
 
 /* The products of group g with unit u of T tokens. */

@@ -74,6 +74,18 @@ typedef struct dot_args {
 
 extern const kernels KERNELS_REF;
 #if defined(__x86_64__)
+/* Asks for those lines of `bytes` from `next` on that fall to step `step` of `steps`. Unlike __builtin_prefetch() it
+ * stays where it is: a line or two asked for between those that are read keeps memory and arithmetic busy at once, many
+ * in a row do not. */
+static inline __attribute__((always_inline)) void ask_lines(const uint8_t *next, size_t bytes, size_t step,
+                                                            size_t steps)
+{
+    const size_t lines = (bytes + 63) / 64;
+#pragma GCC unroll 4
+    for (size_t l = step * lines / steps; l < (step + 1) * lines / steps; l++)
+        __asm__ volatile("prefetcht0 %0" : : "m"(next[l * 64]) : "memory");
+}
+
 extern const kernels KERNELS_AVX2, KERNELS_AVXVNNI, KERNELS_AVX512;
 
 /* The parts of the tables; the products and the vector operations are files of their own. */

@@ -4,39 +4,11 @@
 #define TENSOR_ROWS16_AVX512_H
 
 #include "tensor/lanes_avx512.h"
-
-/* Where the fields of a chunk begin; those that a format has not point anywhere. */
-typedef struct r16_chunk {
-    const uint8_t *d, *levels, *high, *quants;
-} r16_chunk;
-
-/* The chunk of 16 rows of n elements that begins at element k; rows: as interleaved, at their first byte. */
-INLINE r16_chunk r16_at(dtype type, const uint8_t *rows, size_t n, size_t k)
-{
-    const uint8_t *p = rows + k / CHUNK * LANES * chunk_bytes(type);
-    const size_t runs = n - k < CHUNK ? (n - k) / RUN : CHUNK_RUNS;
-    switch (type) {
-    case DTYPE_Q4_K:
-        return (r16_chunk){p, p + 64, p, p + 64 + 12 * LANES};
-    case DTYPE_Q5_K:
-        return (r16_chunk){p, p + 64, p + 64 + 12 * LANES, p + 64 + 12 * LANES + 32 * LANES};
-    case DTYPE_Q6_K:
-        p += (n - k) / CHUNK * 2 * LANES; /* chunks are less by the d that stand before them all */
-        return (r16_chunk){rows + k / CHUNK * 2 * LANES, p, p + 16 * LANES + 128 * LANES, p + 16 * LANES};
-    default:
-        return (r16_chunk){p, p, p, p + runs * 2 * LANES};
-    }
-}
+#include "tensor/rows16_read.h"
 
 INLINE vi r16_load(const uint8_t *words, size_t i)
 {
     return _mm512_loadu_si512(words + i * 4 * LANES);
-}
-
-/* Runs that share bytes are multiplied together: each byte has elements of all of them. */
-INLINE size_t runs_together(dtype type)
-{
-    return type == DTYPE_Q6_K ? 4 : type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2 : 1;
 }
 
 /* Elements 4 e .. 4 e + 3 of run i + p, unsigned, of 16 rows; p < runs_together(), of which

@@ -1,5 +1,5 @@
-/* rows16_read.h: where the kernels find the fields of interleaved rows (rows16.h), and how they ask for what they read
- * later; for files that include a simd_<isa>.h, and the same for all of them. */
+/* rows16_read.h: where the kernels find the fields of interleaved rows (rows16.h); for files that include a
+ * simd_<isa>.h, and the same for all of them. */
 #ifndef TENSOR_ROWS16_READ_H
 #define TENSOR_ROWS16_READ_H
 
@@ -33,16 +33,6 @@ INLINE r16_chunk r16_at(dtype type, const uint8_t *rows, size_t n, size_t k)
 INLINE size_t runs_together(dtype type)
 {
     return type == DTYPE_Q6_K ? 4 : type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2 : 1;
-}
-
-/* Asks for the lines of `bytes` bytes at `next` that fall to `step` of so many steps, into the level-1 cache. The
- * compiler must leave them where they are: there are but so many requests under way. */
-INLINE void r16_ask(const uint8_t *next, size_t bytes, size_t step, size_t steps)
-{
-    const size_t lines = (bytes + 63) / 64;
-#pragma GCC unroll 4
-    for (size_t l = step * lines / steps; l < (step + 1) * lines / steps; l++)
-        __asm__ volatile("prefetcht0 %0" : : "m"(next[l * 64]) : "memory");
 }
 
 #endif

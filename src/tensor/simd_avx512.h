@@ -171,17 +171,6 @@ INLINE double vd_sum(vd sum)
     return _mm512_reduce_add_pd(_mm512_add_pd(sum.lo, sum.hi));
 }
 
-/* Asks for those lines of `bytes` from `next` on that fall to step `step` of `steps`. Unlike __builtin_prefetch() it
- * stays where it is: a line or two asked for between those that are read keeps memory and arithmetic busy at once, many
- * in a row do not. */
-INLINE void ask_lines(const uint8_t *next, size_t bytes, size_t step, size_t steps)
-{
-    const size_t lines = (bytes + 63) / 64;
-#pragma GCC unroll 4
-    for (size_t l = step * lines / steps; l < (step + 1) * lines / steps; l++)
-        __asm__ volatile("prefetcht0 %0" : : "m"(next[l * 64]) : "memory");
-}
-
 INLINE vf broadcast_f16(const uint8_t *p)
 {
     return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(p))));
