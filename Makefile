@@ -48,6 +48,7 @@ STD  := -std=gnu11
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 $(if $(WERROR),-Werror)
 OPT  ?= $(if $(DEBUG),-Og -g3 -fno-omit-frame-pointer -DMP_DEBUG=1,-O2 -g)
 KERNEL_OPT ?= $(if $(DEBUG),,-O3)
+AVX2_OPT   ?= $(KERNEL_OPT)
 # Fused multiply-adds only where a kernel asks for one: what contracts must not depend on the loop around it.
 CODEGEN := -pthread -fPIC -fno-semantic-interposition -ffp-contract=off
 CPPFLAGS += -Iinclude -Isrc -D_GNU_SOURCE
@@ -103,7 +104,7 @@ fuzzers: $(FUZZ_BIN)
 
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(subst ','\'',$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(KERNEL_OPT) $(LDFLAGS))' > $@.now
+	@printf '%s\n' '$(subst ','\'',$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(KERNEL_OPT) $(AVX2_OPT) $(LDFLAGS))' > $@.now
 	@if cmp -s $@.now $@; then rm -f $@.now; else mv -f $@.now $@; fi
 
 $(B)/%.o: %.c $(B)/flags
@@ -114,11 +115,11 @@ $(B)/%.o: %.c $(B)/flags
 $(VNNI_OBJ): $(B)/%_avxvnni.o: %_avx2.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(KERNEL_OPT) $(ISA_AVX2) -mavxvnni -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(AVX2_OPT) $(ISA_AVX2) -mavxvnni -MMD -MP -c $< -o $@
 
 $(B)/src/tensor/%.o: ISA = $(KERNEL_OPT)
 $(B)/src/text/row.o: ISA = $(KERNEL_OPT)
-$(B)/src/tensor/%_avx2.o: ISA = $(KERNEL_OPT) $(ISA_AVX2)
+$(B)/src/tensor/%_avx2.o: ISA = $(AVX2_OPT) $(ISA_AVX2)
 $(B)/src/tensor/%_avx512.o: ISA = $(KERNEL_OPT) $(ISA_AVX512)
 ISA_AVX2   := -mavx2 -mfma -mf16c
 ISA_AVX512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512vbmi -mfma -mf16c
@@ -197,17 +198,18 @@ test:
 
 check: test
 
-# Kernels are not optimized there: clang takes minutes over each when it also checks them.
+# Kernels of AVX2 are not optimized there: clang takes minutes over each when it also checks them. Those of AVX-512 are, so
+# that machines which have it are not slow.
 sanitize:
 	@scripts/deps.sh sanitize
-	@$(MAKE) -k B=build-asan CC=$(SAN_CC) OPT="-O1 -g" KERNEL_OPT=-O0 CFLAGS="$(ASAN_FLAGS)" programs || true
-	@$(MAKE) -k B=build-tsan CC=$(SAN_CC) OPT="-O1 -g" KERNEL_OPT=-O0 CFLAGS="$(TSAN_FLAGS)" tsan-tests || true
+	@$(MAKE) -k B=build-asan CC=$(SAN_CC) OPT="-O1 -g" KERNEL_OPT= AVX2_OPT=-O0 CFLAGS="$(ASAN_FLAGS)" programs || true
+	@$(MAKE) -k B=build-tsan CC=$(SAN_CC) OPT="-O1 -g" KERNEL_OPT= AVX2_OPT=-O0 CFLAGS="$(TSAN_FLAGS)" tsan-tests || true
 	@MOEPRISM=build-asan/moeprism BUILD=build-asan SANITIZE=1 scripts/run-tests.sh -j $(TEST_JOBS) \
 		$(TEST_SRC:%.c=build-asan/%) $(TEST_SH) $(TSAN_BIN:$(B)/%=build-tsan/%)
 
 fuzz:
 	@scripts/deps.sh fuzz
-	@$(MAKE) B=build-fuzz CC=clang OPT="-O1 -g" KERNEL_OPT=-O0 \
+	@$(MAKE) B=build-fuzz CC=clang OPT="-O1 -g" KERNEL_OPT= AVX2_OPT=-O0 \
 		CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" fuzzers
 	@scripts/fuzz.sh -t $(FUZZ_SECONDS) build-fuzz $(FUZZ_SRC:fuzz/%.c=%)
 
