@@ -13,7 +13,7 @@
 struct model_residence {
     pthread_mutex_t lock;
     bool others, experts;    /* under the lock: these are in memory of our own */
-    const kernels *arranged; /* and arranged for these; NULL: as in files */
+    const kernels *arranged; /* and arranged as these like it; NULL: as in files */
     proxy_rows proxies;      /* once others are and experts are not */
 };
 
@@ -94,7 +94,7 @@ static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p
     r->others = true;
     r->experts = !capped;
     if (capped || !first) return MP_OK;
-    r->arranged = k->rows16 || k->blocks32 ? k : NULL;
+    r->arranged = k;
     return model_arrange((mp_model *)(uintptr_t)m, k, p, err);
 }
 

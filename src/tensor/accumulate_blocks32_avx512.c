@@ -11,27 +11,16 @@
     {                                                                                                                  \
         ints_run(DTYPE_##type, true, args);                                                                            \
     }
-
-BLOCKS32_DEFINE(Q4_0)
-BLOCKS32_DEFINE(Q8_0)
-BLOCKS32_DEFINE(Q4_K)
-BLOCKS32_DEFINE(Q5_K)
-BLOCKS32_DEFINE(Q6_K)
+ARRANGED_TYPES(BLOCKS32_DEFINE)
 
 void blocks32_accumulate_avx512(dtype type, const accumulate_args *args)
 {
     assert(args->width == STRIP && args->rows % GROUP == 0);
     switch (type) {
-    case DTYPE_Q4_0:
-        return blocks32_Q4_0(args);
-    case DTYPE_Q8_0:
-        return blocks32_Q8_0(args);
-    case DTYPE_Q4_K:
-        return blocks32_Q4_K(args);
-    case DTYPE_Q5_K:
-        return blocks32_Q5_K(args);
-    case DTYPE_Q6_K:
-        return blocks32_Q6_K(args);
+#define BLOCKS32_CASE(type)                                                                                            \
+    case DTYPE_##type:                                                                                                 \
+        return blocks32_##type(args);
+        ARRANGED_TYPES(BLOCKS32_CASE)
     default:
         assert(!"a type without a kernel");
     }

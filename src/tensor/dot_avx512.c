@@ -20,18 +20,6 @@ INLINE size_t panel_from(dtype type)
     return type == DTYPE_Q4_0 ? 6 : 5;
 }
 
-/* Rows that do not fill a panel end with one, or half of one, that overlaps those before, which come out the same. */
-INLINE void panels(dtype type, const dot_args *a, size_t t0, size_t tokens)
-{
-    size_t r = 0;
-    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, false, PANEL_GROUPS, a, r, t0, tokens);
-    if (r == a->rows) return;
-    if (a->rows - r <= LANES)
-        panel_rows(type, false, 1, a, a->rows - LANES, t0, tokens);
-    else
-        panel_rows(type, false, PANEL_GROUPS, a, a->rows - PANEL_ROWS, t0, tokens);
-}
-
 /* Rows r and on for one token: 16 at a time, then fours, the last of which overlaps those before. Fewer than four in
  * all are each four times the same. */
 INLINE void remaining_rows(dtype type, const dot_args *a, size_t r, size_t t)
@@ -53,7 +41,7 @@ INLINE void run(dtype type, const dot_args *a, size_t tokens)
     const size_t whole = a->rows / LANES * LANES;
     if (tokens >= panel_from(type) && a->rows >= PANEL_ROWS) {
         for (size_t t = 0; t < tokens; t += PANEL_PASS)
-            panels(type, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
+            panels(type, false, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
         return;
     }
     size_t together = 0; /* tokens that share the unpacking of whole groups of rows */

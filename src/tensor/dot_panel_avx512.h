@@ -139,4 +139,17 @@ INLINE void panel_rows(dtype type, bool r16, size_t G, const dot_args *a, size_t
     for (size_t t = 0; t < tokens; t++) memcpy(a->out[t0 + t] + r0, sums[t], G * sizeof *sums[t]);
 }
 
+/* At least 16 rows. Those that do not fill a panel end with one, or half of one, that overlaps those before, which come
+ * out the same. Interleaved rows are whole halves. */
+INLINE void panels(dtype type, bool r16, const dot_args *a, size_t t0, size_t tokens)
+{
+    size_t r = 0;
+    for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, r16, PANEL_GROUPS, a, r, t0, tokens);
+    if (r == a->rows) return;
+    if (a->rows - r <= LANES)
+        panel_rows(type, r16, 1, a, a->rows - LANES, t0, tokens);
+    else
+        panel_rows(type, r16, PANEL_GROUPS, a, a->rows - PANEL_ROWS, t0, tokens);
+}
+
 #endif

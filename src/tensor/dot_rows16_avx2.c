@@ -3,9 +3,9 @@
  * rows. */
 #if defined(__x86_64__)
 
-#include <assert.h>
-
 #include "tensor/dot_panel_avx2.h"
+
+#include "tensor/rows16_run.h"
 
 /* Memory is asked for this far ahead, into the level-1 cache. */
 enum { R16_AHEAD = 6 * 1024 };
@@ -117,44 +117,12 @@ INLINE void r16_all(dtype type, const dot_args *a, size_t tokens)
             panels(type, true, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
         return;
     }
-    for (size_t r = 0; r < a->rows; r += ROWS16) {
-        size_t t = 0;
-        for (; t + 4 <= tokens; t += 4) r16_few(type, 4, a, r, t);
-        for (; t + 2 <= tokens; t += 2) r16_few(type, 2, a, r, t);
-        for (; t < tokens; t++) r16_few(type, 1, a, r, t);
-    }
+    r16_by_few(type, a, tokens);
 }
-
-/* A function of its own for every type. */
-#define ROWS16_DEFINE(type)                                                                                            \
-    static __attribute__((noinline)) void rows16_##type(const dot_args *a, size_t tokens)                              \
-    {                                                                                                                  \
-        r16_all(DTYPE_##type, a, tokens);                                                                              \
-    }
-
-ROWS16_DEFINE(Q4_0)
-ROWS16_DEFINE(Q8_0)
-ROWS16_DEFINE(Q4_K)
-ROWS16_DEFINE(Q5_K)
-ROWS16_DEFINE(Q6_K)
 
 void OF_ISA(rows16_dot)(dtype type, const dot_args *a, size_t tokens)
 {
-    assert(a->rows % ROWS16 == 0);
-    switch (type) {
-    case DTYPE_Q4_0_R16:
-        return rows16_Q4_0(a, tokens);
-    case DTYPE_Q8_0_R16:
-        return rows16_Q8_0(a, tokens);
-    case DTYPE_Q4_K_R16:
-        return rows16_Q4_K(a, tokens);
-    case DTYPE_Q5_K_R16:
-        return rows16_Q5_K(a, tokens);
-    case DTYPE_Q6_K_R16:
-        return rows16_Q6_K(a, tokens);
-    default:
-        assert(!"a type without a kernel");
-    }
+    rows16_run(type, a, tokens);
 }
 
 #endif

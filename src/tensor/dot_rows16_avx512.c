@@ -3,9 +3,9 @@
  * the plain rows. */
 #if defined(__x86_64__)
 
-#include <assert.h>
-
 #include "tensor/dot_panel_avx512.h"
+
+#include "tensor/rows16_run.h"
 
 enum { FEW_TOKENS = 4 };
 
@@ -90,52 +90,16 @@ enum { R16_PANEL_FROM = 12 };
 INLINE void r16_all(dtype type, const dot_args *a, size_t tokens)
 {
     if (tokens >= R16_PANEL_FROM) {
-        for (size_t t = 0; t < tokens; t += PANEL_PASS) {
-            const size_t count = tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS;
-            size_t r = 0;
-            for (; r + PANEL_ROWS <= a->rows; r += PANEL_ROWS) panel_rows(type, true, PANEL_GROUPS, a, r, t, count);
-            if (r < a->rows) panel_rows(type, true, 1, a, r, t, count);
-        }
+        for (size_t t = 0; t < tokens; t += PANEL_PASS)
+            panels(type, true, a, t, tokens - t < PANEL_PASS ? tokens - t : PANEL_PASS);
         return;
     }
-    for (size_t r = 0; r < a->rows; r += LANES) {
-        size_t t = 0;
-        for (; t + 4 <= tokens; t += 4) r16_few(type, 4, a, r, t);
-        for (; t + 2 <= tokens; t += 2) r16_few(type, 2, a, r, t);
-        for (; t < tokens; t++) r16_few(type, 1, a, r, t);
-    }
+    r16_by_few(type, a, tokens);
 }
-
-/* A function of its own for every type. */
-#define ROWS16_DEFINE(type)                                                                                            \
-    static __attribute__((noinline)) void rows16_##type(const dot_args *a, size_t tokens)                              \
-    {                                                                                                                  \
-        r16_all(DTYPE_##type, a, tokens);                                                                              \
-    }
-
-ROWS16_DEFINE(Q4_0)
-ROWS16_DEFINE(Q8_0)
-ROWS16_DEFINE(Q4_K)
-ROWS16_DEFINE(Q5_K)
-ROWS16_DEFINE(Q6_K)
 
 void rows16_dot_avx512(dtype type, const dot_args *a, size_t tokens)
 {
-    assert(a->rows % LANES == 0);
-    switch (type) {
-    case DTYPE_Q4_0_R16:
-        return rows16_Q4_0(a, tokens);
-    case DTYPE_Q8_0_R16:
-        return rows16_Q8_0(a, tokens);
-    case DTYPE_Q4_K_R16:
-        return rows16_Q4_K(a, tokens);
-    case DTYPE_Q5_K_R16:
-        return rows16_Q5_K(a, tokens);
-    case DTYPE_Q6_K_R16:
-        return rows16_Q6_K(a, tokens);
-    default:
-        assert(!"a type without a kernel");
-    }
+    rows16_run(type, a, tokens);
 }
 
 #endif

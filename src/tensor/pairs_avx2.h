@@ -175,8 +175,7 @@ INLINE vi widen(vi words)
     return _mm256_madd_epi16(words, _mm256_set1_epi16(1));
 }
 
-/* ---- sums of four products, as two words or (AVX-VNNI) one integer ------------------------------------------------
- */
+/* ---- sums of four products: two words or (AVX-VNNI) one integer ------------------------------------------------ */
 
 INLINE vi sums_multiply_add(vi sums, vi unsigned_bytes, vi signed_bytes)
 {

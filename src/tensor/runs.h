@@ -5,6 +5,9 @@
 
 #include "tensor/kernels_impl.h"
 
+/* Types that may be arranged in memory (fields.h), for functions of their own and the switch to them. */
+#define ARRANGED_TYPES(X) X(Q4_0) X(Q8_0) X(Q4_K) X(Q5_K) X(Q6_K)
+
 enum { RUN = 32, CHUNK = 256, CHUNK_RUNS = CHUNK / RUN };
 
 /* Blocks of 256 */

@@ -155,7 +155,7 @@ static void ragged_columns(dtype type, const accumulate_args *args, size_t strip
         float w[UNIT];
         dtype_to_f32(type, strip_rows(args, strip) + j * args->stride + dtype_row_bytes(type, first), w, count);
         for (size_t t = 0; t < args->tokens; t++) {
-            float *y = args->y[t] + strip / tile_strips(args) * args->width + first;
+            float *y = args->y[t] + strip_tile(args, strip) * args->width + first;
             for (size_t c = 0; c < count; c++) y[c] = fmaf(args->a[t][j], w[c], y[c]);
         }
     }
