@@ -41,7 +41,7 @@ END {
             m = median(values, fill(key, "speed"))
             low = least
             high = most
-            printf "| %s | %.1f | %.1f to %.1f | %.2f |", engines[group, e], m, low, high, (best ? m / best : 0)
+            printf "| %s | %.1f | %.1f to %.1f | %s |", engines[group, e], m, low, high, best ? sprintf("%.2f", m / best) : "-"
             if (moe[key, 1] == "")
                 print " |"
             else

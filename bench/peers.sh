@@ -7,8 +7,9 @@
 #
 #   bench/peers.sh [ROUNDS] [THREADS]       defaults 5 and 2; writes docs/results/peers.md and .csv
 #
-# Environment: PEERS, the directory with lc-llama-bench.xz and ik-llama-bench.xz (default ../shared/peers); SHAPES and
-# TYPES, what to measure (default "olmoe-1b-7b qwen3-30b-a3b" and "Q4_0 Q4_K"); OUT, where to write. Needs jq.
+# Environment: PEERS, the directory with lc-llama-bench.xz and ik-llama-bench.xz (default ../shared/peers; where the
+# processor lacks AVX-VNNI, which they need, only ours is measured); SHAPES and TYPES, what to measure (default
+# "olmoe-1b-7b qwen3-30b-a3b" and "Q4_0 Q4_K"); OUT, where to write. Needs jq.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,10 +42,16 @@ model() {
 
 # Each prints test,tokens per second,milliseconds a token in MoE layers (ours only).
 peer() {
-    local binary=$models/$1-llama-bench file=$2
+    local binary=$models/$1-llama-bench file=$2 status=0 report
     shift 2
-    "$binary" -m "$file" -mmp 0 -t "$threads" -p 512 -n 128 -r 1 -o json "$@" 2>/dev/null |
-        jq -r '.[] | [(if .n_prompt > 0 then "pp\(.n_prompt)" else "tg\(.n_gen)" end), .avg_ts, ""] | @csv' | tr -d '"'
+    report=$("$binary" -m "$file" -mmp 0 -t "$threads" -p 512 -n 128 -r 1 -o json "$@" 2>/dev/null) || status=$?
+    case $status in
+    0) ;;
+    132) echo "peers.sh: SKIPPED, $binary uses instructions that this processor lacks" >&2 && return ;;
+    *) echo "peers.sh: $binary ended with $status" >&2 && return "$status" ;;
+    esac
+    jq -r '.[] | [(if .n_prompt > 0 then "pp\(.n_prompt)" else "tg\(.n_gen)" end), .avg_ts, ""] | @csv' <<<"$report" |
+        tr -d '"'
 }
 
 ours() {

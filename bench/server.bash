@@ -1,25 +1,25 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # url is used by those who read this, moeprism is set by them
-# A server for as long as a benchmark wants it, and $dir, a directory for as long as it runs; both go with the script.
+# Servers for as long as a benchmark wants them, and $dir, a directory for as long as it runs; all go with the script.
 
 dir=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$dir"' EXIT
+servers=()
+trap 'stop_servers; rm -rf "$dir"' EXIT
 
 # start_server MODEL OPTIONS...: on a free port; its address is in $url when it is ready.
 start_server() {
-    : >"$dir/serve.out" # not the last server's
-    "$moeprism" serve "$@" --port 0 --no-prefix-cache >"$dir/serve.out" 2>"$dir/serve.err" &
-    server=$!
-    until grep -q listening "$dir/serve.out"; do
-        kill -0 "$server" 2>/dev/null || { cat "$dir/serve.err" >&2; exit 1; }
+    local out=$dir/serve.${#servers[@]}
+    "$moeprism" serve "$@" --port 0 --no-prefix-cache >"$out" 2>"$out.err" &
+    servers+=($!)
+    until grep -q listening "$out"; do
+        kill -0 "${servers[-1]}" 2>/dev/null || { cat "$out.err" >&2; exit 1; }
         sleep 0.2
     done
-    url=$(sed -n 's/.*listening on //p' "$dir/serve.out")
+    url=$(sed -n 's/.*listening on //p' "$out")
 }
 
-stop_server() {
-    kill "$server"
-    wait "$server" || true
-    server=
+stop_servers() {
+    [ "${#servers[@]}" = 0 ] || kill "${servers[@]}" 2>/dev/null || true
+    wait
+    servers=()
 }

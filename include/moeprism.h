@@ -70,12 +70,20 @@ typedef bool (*mp_progress_fn)(void *user, const mp_progress *progress);
 
 typedef struct mp_model mp_model;
 
+/* What an engine's weights are. */
+typedef enum mp_weights {
+    MP_WEIGHTS_MAPPED, /* pages of the file: engines open at once, and the system may take memory back */
+    MP_WEIGHTS_COPIED, /* a copy in memory, arranged for the kernels of the first engine (others must use the same):
+                          that one takes longer to open, all run faster. Where a cap keeps experts on disk, the copy is
+                          of everything else, whatever is asked for here, and as in the file */
+    MP_WEIGHTS_AUTO,   /* copied where kernels gain by it and the model takes at most half of the memory that is free
+                          when it is opened, else mapped */
+} mp_weights;
+
 typedef struct mp_model_params {
     uint32_t override_experts; /* run this many experts per token instead of the file's; whole models only */
     bool vocab_only;           /* only the text functions: any architecture, no engine, info holds path and n_vocab */
-    bool no_mmap; /* engines run on a copy in memory instead of the mapped file, arranged for the kernels of the first
-                     (others must use the same): that one takes longer to open, all run faster. Where a cap keeps
-                     experts on disk, the copy is of everything else, with or without this, and as in the file */
+    mp_weights weights;        /* default: mapped */
 } mp_model_params;
 
 typedef struct mp_model_info {
@@ -211,8 +219,8 @@ typedef struct mp_engine_params {
     void *user;
 } mp_engine_params;
 
-/* Bytes an engine will take, before it is opened. Weights are mapped, not allocated, unless the model was opened with
- * no_mmap or the store's memory does not hold all experts. */
+/* Bytes an engine will take, before it is opened. Weights are mapped, not allocated, unless the model was opened to
+ * be copied or the store's memory does not hold all experts. */
 typedef struct mp_plan {
     uint64_t weights_experts; /* held in memory: all, or what the cap lets the store hold */
     uint64_t weights_other, kv_cache, scratch, logits;

@@ -5,7 +5,7 @@ static mp_model *open_in_memory(const char *path)
 {
     mp_error err;
     mp_model *m;
-    assert_ok(mp_model_open(path, &(mp_model_params){.no_mmap = true}, &m, &err), &err);
+    assert_ok(mp_model_open(path, &(mp_model_params){.weights = MP_WEIGHTS_COPIED}, &m, &err), &err);
     return m;
 }
 

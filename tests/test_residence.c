@@ -6,11 +6,12 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
-static mp_model *open_model(const char *path, bool no_mmap)
+static mp_model *open_model(const char *path, bool copied)
 {
     mp_error err;
     mp_model *m;
-    assert_ok(mp_model_open(path, &(mp_model_params){.no_mmap = no_mmap}, &m, &err), &err);
+    const mp_model_params params = {.weights = copied ? MP_WEIGHTS_COPIED : MP_WEIGHTS_MAPPED};
+    assert_ok(mp_model_open(path, &params, &m, &err), &err);
     return m;
 }
 
@@ -114,17 +115,17 @@ static void check_pages(const char *path)
 {
     const mp_store_params capped = {.memory = least_memory(split)};
     mp_error err;
-    for (int no_mmap = 0; no_mmap < 2; no_mmap++) {
-        mp_model *m = open_model(path, no_mmap);
+    for (int copied = 0; copied < 2; copied++) {
+        mp_model *m = open_model(path, copied);
         assert_pages(m, true, true);
         mp_engine *e = open_engine(m, 1, capped), *other;
         assert_pages(m, true, false);
         mp_engine_close(open_engine(m, 1, capped)); /* once is enough */
         assert_pages(m, true, false);
         other = open_engine(m, 1, (mp_store_params){0});
-        assert_pages(m, !no_mmap, false);
+        assert_pages(m, !copied, false);
         const mp_engine_params late = {.n_ctx = 64, .store = capped};
-        if (no_mmap) {
+        if (copied) {
             mp_engine *none;
             assert_int_equal(mp_engine_open(m, &late, &none, &err), MP_E_INVALID);
             assert_non_null(strstr(err.message, "in memory already"));
@@ -145,6 +146,41 @@ static void test_pages(void **state)
     part_path(path, 0);
     check_pages(path);
     remove_parts();
+}
+
+static bool is_left_mapped(const char *path)
+{
+    mp_error err;
+    mp_model *m;
+    mp_plan plan;
+    assert_ok(mp_model_open(path, &(mp_model_params){.weights = MP_WEIGHTS_AUTO}, &m, &err), &err);
+    assert_ok(mp_engine_plan(m, &(mp_engine_params){.n_ctx = 64}, &plan, &err), &err);
+    mp_engine *e = open_engine(m, 1, (mp_store_params){0});
+    assert_pages(m, plan.weights_mapped, plan.weights_mapped);
+    mp_engine_close(e);
+    mp_model_close(m);
+    return plan.weights_mapped;
+}
+
+/* A small model is copied, but not where kernels would gain nothing by it. */
+static void test_auto(void **state)
+{
+    (void)state;
+    mp_error err;
+    char *text;
+    size_t len;
+    assert_ok(file_read("models/calibration.txt", &text, &len, &err), &err);
+    const mp_refactor_params params = {.calibration = text,
+                                       .calibration_len = len,
+                                       .n_parts = PARTS,
+                                       .max_tokens = 512,
+                                       .solver = MP_SOLVER_SORT,
+                                       .type = "F16"};
+    assert_ok(mp_refactor(DEMO, copy_path(), &params, NULL, &err), &err);
+    assert_false(is_left_mapped(split_path));
+    assert_true(is_left_mapped(copy_path()));
+    unlink(copy_path());
+    free(text);
 }
 
 /* What does not fit is refused before anything is brought to memory. */
@@ -259,12 +295,12 @@ static void test_changed_before(void **state)
 {
     (void)state;
     const struct timespec past[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
-    for (int no_mmap = 0; no_mmap < 2; no_mmap++) {
+    for (int copied = 0; copied < 2; copied++) {
         mp_error err;
         mp_engine *e;
         copy_file(split_path);
-        mp_model *m = open_model(copy_path(), no_mmap);
-        const mp_engine_params params = {.n_ctx = 64, .store = {.memory = no_mmap ? 0 : least_memory(m)}};
+        mp_model *m = open_model(copy_path(), copied);
+        const mp_engine_params params = {.n_ctx = 64, .store = {.memory = copied ? 0 : least_memory(m)}};
         assert_int_equal(utimensat(AT_FDCWD, copy_path(), past, 0), 0);
         assert_int_equal(mp_engine_open(m, &params, &e, &err), MP_E_CHANGED);
         assert_non_null(strstr(err.message, copy_path()));
@@ -406,7 +442,7 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_pages),      cmocka_unit_test(test_refused_first),
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_pages),      cmocka_unit_test(test_auto), cmocka_unit_test(test_refused_first),
         cmocka_unit_test(test_cut_file),  cmocka_unit_test(test_cut_parts),  cmocka_unit_test(test_changed_before),
         cmocka_unit_test(test_progress),  cmocka_unit_test(test_proxy_gate), cmocka_unit_test(test_threads),
     };

@@ -27,9 +27,16 @@ mp_status cli_flush(mp_error *err)
     return status_fail_errno(err, errno != 0 ? errno : EIO, "write to", "standard output");
 }
 
+static mp_weights weights_asked(const cli_common *common)
+{
+    return common->mmap ? MP_WEIGHTS_MAPPED : common->no_mmap ? MP_WEIGHTS_COPIED : MP_WEIGHTS_AUTO;
+}
+
 mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err)
 {
-    const mp_model_params params = {.override_experts = override_experts, .no_mmap = common->no_mmap};
+    const mp_model_params params = {.override_experts = override_experts, .weights = weights_asked(common)};
+    if (common->mmap && common->no_mmap)
+        return status_fail(err, MP_E_INVALID, "a model cannot be both mapped (--mmap) and in memory (--no-mmap)");
     return mp_model_open(common->args[0], &params, out, err);
 }
 

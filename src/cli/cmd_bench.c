@@ -234,7 +234,7 @@ static const option_spec specs[] = {
     CLI_OPTION_THREADS,
     CLI_OPTION_PIN,
     CLI_OPTION_ISA,
-    CLI_OPTION_NO_MMAP,
+    CLI_OPTIONS_WEIGHTS,
     STORE_OPTIONS(AT(store)),
 };
 

@@ -215,7 +215,7 @@ static const option_spec specs[] = {
      .help = "write a page with a chart to FILE"},
     CLI_OPTION_THREADS,
     CLI_OPTION_ISA,
-    CLI_OPTION_NO_MMAP,
+    CLI_OPTIONS_WEIGHTS,
     STORE_OPTIONS(AT(store)),
     STORE_OPTION_DEADLINE(AT(store)),
 };

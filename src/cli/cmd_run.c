@@ -208,7 +208,7 @@ static const option_spec specs[] = {
     CLI_OPTION_THREADS,
     CLI_OPTION_PIN,
     CLI_OPTION_ISA,
-    CLI_OPTION_NO_MMAP,
+    CLI_OPTIONS_WEIGHTS,
     {.name = "How much of the experts (at most one of these)", .kind = OPTION_HEADING},
     QUALITY_OPTIONS(AT(quality)),
     CLI_OPTION_KV_TYPE(AT(kv_type)),

@@ -212,7 +212,7 @@ static const option_spec specs[] = {
     CLI_OPTION_THREADS,
     CLI_OPTION_PIN,
     CLI_OPTION_ISA,
-    CLI_OPTION_NO_MMAP,
+    CLI_OPTIONS_WEIGHTS,
     {.name = "How much at once", .kind = OPTION_HEADING},
     {.name = "slots",
      .kind = OPTION_U32,

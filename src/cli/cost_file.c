@@ -55,8 +55,10 @@ mp_status cost_file_begin(cost_file *f, const mp_model *model, const cli_common 
     const mp_model_info *info = mp_model_get_info(model);
     const time_t now = time(NULL);
     struct tm parts;
+    mp_plan plan;
+    MP_TRY(mp_engine_plan(model, engine, &plan, err));
     *f = (cost_file){.model_bytes = info->bytes_total,
-                     .in_memory = common->no_mmap,
+                     .in_memory = !plan.weights_mapped,
                      .memory = engine->store.memory,
                      .kv_type = engine->kv_type == MP_KV_DEFAULT ? MP_KV_F16 : engine->kv_type,
                      .slots = engine->n_seqs,
@@ -79,7 +81,7 @@ const char *cost_file_mismatch(const cost_file *have, const cost_file *want)
     if (strcmp(have->machine.cpu, want->machine.cpu) != 0) return "it is of another processor";
     if (strcmp(have->machine.isa, want->machine.isa) != 0) return "it was measured with other kernels";
     if (have->machine.threads != want->machine.threads) return "it was measured with another number of threads";
-    if (have->in_memory != want->in_memory) return "it was measured with the model mapped differently (--no-mmap)";
+    if (have->in_memory != want->in_memory) return "it was measured with the model mapped differently (--mmap, --no-mmap)";
     if (have->memory != want->memory) return "it was measured with another cap on the experts (--memory)";
     if (have->kv_type != want->kv_type) return "it was measured with another type of KV cache";
     if (have->slots < want->slots) return "it was measured with fewer slots";

@@ -17,7 +17,7 @@ typedef struct cost_file {
     char model_file[256], model_name[128]; /* without folders; general.name */
     uint64_t model_bytes;
     machine machine;
-    bool in_memory;  /* the weights were a copy in memory (--no-mmap) */
+    bool in_memory;  /* the weights were in memory, not mapped */
     uint64_t memory; /* cap on the experts (--memory); 0: none */
     bool quick;      /* measured briefly */
     char date[32];   /* ISO 8601, UTC */

@@ -65,7 +65,7 @@ typedef struct cli_common {
     unsigned n_args;
     uint32_t threads; /* 0: the library's choice */
     const char *isa;
-    bool no_mmap, pin;
+    bool mmap, no_mmap, pin;
     char *config_text; /* what options from a file point into; main() frees it */
 } cli_common;
 
@@ -94,12 +94,16 @@ typedef struct cli_command {
         "isa", 0, OPTION_TEXT, offsetof(cli_common, isa), "NAME",                                                      \
             "kernels: ref, avx2, avxvnni or avx512 (default: the best this CPU has)", 0, 0, NULL, false                \
     }
-#define CLI_OPTION_NO_MMAP                                                                                             \
+#define CLI_OPTIONS_WEIGHTS                                                                                            \
     {                                                                                                                  \
         "no-mmap", 0, OPTION_FLAG, offsetof(cli_common, no_mmap), NULL,                                                \
-            "read the model into memory, arranged for this CPU, instead of mapping it: starts later, runs faster; "    \
-            "under --memory all but the experts are, in any case",                                                     \
+            "read the model into memory, arranged for this CPU, instead of mapping it: starts later, runs faster "     \
+            "(default where it takes at most half of the free memory)",                                                \
             0, 0, NULL, false                                                                                          \
+    },                                                                                                                 \
+    {                                                                                                                  \
+        "mmap", 0, OPTION_FLAG, offsetof(cli_common, mmap), NULL,                                                      \
+            "leave the model mapped: starts at once, and memory that others need is given back", 0, 0, NULL, false     \
     }
 
 #define CLI_OPTION_PIN                                                                                                 \

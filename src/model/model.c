@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
+#include "tensor/rows16.h"
+
 static size_t stored_row_bytes(int type, uint64_t n)
 {
     if (type != MODEL_TYPE_I32) return dtype_row_bytes(type, n);
@@ -100,6 +103,15 @@ static mp_status load_vocabulary(mp_model *m, mp_error *err)
     return MP_OK;
 }
 
+/* Kernels gain nothing by copies of types that they do not arrange. */
+static bool is_copied(const mp_model *m, mp_weights weights)
+{
+    const moe_weights *w = &model_first_moe(m)->w;
+    if (weights != MP_WEIGHTS_AUTO) return weights == MP_WEIGHTS_COPIED;
+    return rows16_type(w->gate_up.data ? w->gate_up.type : w->gate.type) != DTYPE_NONE &&
+           m->info.bytes_total <= memory_available("") / 2;
+}
+
 static mp_status load(mp_model *m, const mp_model_params *params, mp_error *err)
 {
     if (params && params->vocab_only) return load_vocabulary(m, err);
@@ -109,6 +121,7 @@ static mp_status load(mp_model *m, const mp_model_params *params, mp_error *err)
     MP_TRY(weights_load(m, err));
     fill_info(m);
     fill_points(m);
+    m->copied = params && is_copied(m, params->weights);
     return load_tokenizer(m, err);
 }
 
@@ -117,7 +130,6 @@ mp_status mp_model_open(const char *path, const mp_model_params *params, mp_mode
     *out = NULL;
     mp_model *m = calloc(1, sizeof *m);
     if (!m) return status_no_memory(err, sizeof *m, "a model");
-    m->no_mmap = params && params->no_mmap;
     const gguf_types types = model_types();
     mp_status status = gguf_open(path, &types, &m->file, err);
     if (!status) status = load(m, params, err);

@@ -58,7 +58,7 @@ void residence_free(model_residence *r);
 
 struct mp_model {
     gguf *file;
-    bool no_mmap;
+    bool copied; /* its weights, into memory, by the first engine */
     model_residence *residence; /* of its weights */
     const arch *arch;
     hparams hp;
@@ -106,7 +106,7 @@ static inline bool model_is_capped(const mp_model *m, uint64_t memory)
 /* Whether an engine under this cap runs on pages of the file. */
 static inline bool model_stays_mapped(const mp_model *m, uint64_t memory)
 {
-    return !m->no_mmap && !model_is_capped(m, memory);
+    return !m->copied && !model_is_capped(m, memory);
 }
 
 /* Brings weights into memory for an engine under this cap, where they are not yet: all of them if the model was opened

@@ -1,5 +1,5 @@
 /* Where a model's weights are. They begin as the mapped pages of the file, which cost nothing to open, but go when
- * memory is short and kill the process when the file is cut. Opened with no_mmap, the first engine brings all of them
+ * memory is short and kill the process when the file is cut. Of a model opened to be copied, the first engine brings all of them
  * into memory of our own. Under a cap on the experts, which are then read from the file piece by piece, everything else
  * is brought there in any case: whatever becomes of the file, a read can fail and be told, a page cannot.
  *

@@ -36,6 +36,13 @@ function tokens(usage, account) {
 
 const loss = value => (increase(value) === 'none' ? 'no loss' : increase(value));
 
+/* What there is to say about an answer's expert compute. */
+function beside(account) {
+  const gate = account.gate_share > 0 ? [`and ${percent(account.gate_share)} for the gate`] : [];
+  const late = account.dropped_subexperts > 0 ? [`without ${count(account.dropped_subexperts, 'late sub-expert')}`] : [];
+  return [...gate, ...late].join(', ');
+}
+
 /* What an answer used. `asked`: {used, exact} of its dial. */
 function account(usage, asked) {
   const a = usage.moeprism ?? {};
@@ -46,8 +53,7 @@ function account(usage, asked) {
     asked.exact ? `asked for ${experts(a.experts_floor)}` : `promised at least ${experts(a.experts_floor)}`));
     list.append(entry('Perplexity', loss(a.ppl_increase), known(a.ppl_increase_floor)
       ? `promised ${a.ppl_increase_floor > 0 && !asked.exact ? 'at most ' : ''}${loss(a.ppl_increase_floor)}` : ''));
-    list.append(entry('Expert compute', percent(a.compute_share),
-      a.gate_share > 0 ? `and ${percent(a.gate_share)} for the gate` : ''));
+    list.append(entry('Expert compute', percent(a.compute_share), beside(a)));
   }
   if (a.tpot_ms > 0) list.append(entry('Speed', speed(1000 / a.tpot_ms), `${milliseconds(a.tpot_ms)} a token`));
   if (known(a.ttft_ms)) {
