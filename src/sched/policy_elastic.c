@@ -20,12 +20,12 @@
  *
  * where `best` and `floor` are its predicted times with everybody at their best and at their floors. While nobody waits
  * cheaper steps serve nobody else sooner, and what those who run were promised is kept by the slack. So pressure is 0
- * with up to half of the slots in use, and an idle server answers at full. It is 1 at once while anybody waits: then
- * cheaper is faster, and faster is sooner. Between half of the slots and the last one it grows: losses curve upwards,
- * so a little quality given up early, by many, is less than all of it given up late. It falls slowly (a fifth a step),
- * so that a queue that comes and goes does not make points come and go. What it depends on, slots in use and requests
- * waiting, moves by whole requests, hundreds of steps each, not with the points of the last step: there is no loop to
- * ring.
+ * with up to a quarter of the slots in use, and an idle server answers at full. It is 1 at once while anybody waits:
+ * then cheaper is faster, and faster is sooner. From there to the last slot it grows: losses curve upwards, so a little
+ * quality given up early, by many, is less than all of it given up late, and it keeps a token's time within what fifo
+ * takes, which runs the dearest floor in a batch. It falls slowly (a fifth a step), so that a queue that comes and goes
+ * does not make points come and go. What it depends on, slots in use and requests waiting, moves by whole requests,
+ * hundreds of steps each, not with the points of the last step: there is no loop to ring.
  *
  * Slack is what targets leave: the time per token of those who decode, less while they catch up after a prompt; for a
  * prompt with a target for its first token, the time left shared among the steps it needs. allocate.c makes the most of
@@ -34,7 +34,7 @@
 
 #include "sched/allocate.h"
 
-#define LOAD_CALM     0.5  /* slots in use beyond the first, share of all beyond the first: no pressure up to here */
+#define LOAD_CALM     0.15 /* slots in use beyond the first, share of all beyond the first: no pressure up to here */
 #define PRESSURE_KEPT 0.8  /* a step */
 #define PRESSURE_NONE 0.05 /* anything less is none */
 #define TARGET_SHARE  0.95 /* of a target, may be planned with */
