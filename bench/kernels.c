@@ -1,10 +1,10 @@
 /* The two products of an expert at real shapes, on one thread, beside what this machine can do: the speed at which it
  * reads memory, and the multiply-adds of the instructions that a table uses when nothing else is in their way.
  *
- *   kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N]
+ *   kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N] [--tokens N]
  *
  * A sub-expert is 32 neurons of a model with d = 2048: rows_dot takes its 64 gate and up rows, rows_accumulate its 32
- * down rows in tiles of 256 columns. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
+ * down rows in tiles of 256 columns, for 1, 4 and 32 tokens or for N. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
  * larger than a cache), and each call is told the next one, as the engine does. "r16": rows interleaved by sixteen,
  * "b32": tiles in blocks. GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the
  * time that reading the weights or multiplying alone would take, whichever is longer, over the time it took; where all
@@ -24,7 +24,7 @@
 #include "tensor/kernels.h"
 #include "tensor/rows16.h"
 
-enum { D = 2048, NEURONS = 32, WIDTH = 256, MAX_TOKENS = 32 };
+enum { D = 2048, NEURONS = 32, WIDTH = 256, MAX_TOKENS = 128 };
 enum { HUGE_PAGE = 2 << 20, FITS_A_CACHE = 2 << 20 };
 static const double SECONDS = 0.2; /* of each measurement */
 
@@ -38,6 +38,7 @@ typedef struct bench {
     const void *x[MAX_TOKENS];
     float *y[MAX_TOKENS];
     double bandwidth; /* GB/s, infinite where the buffer fits a cache */
+    size_t tokens;    /* 0: a few numbers of them */
     bool csv;
 } bench;
 
@@ -227,19 +228,17 @@ static const uint8_t *part_at(const bench *b, size_t done)
 }
 
 static void measure(const bench *b, const char *name,
-                    void (*part)(const bench *, const uint8_t *, const uint8_t *, size_t), size_t macs)
+                    void (*part)(const bench *, const uint8_t *, const uint8_t *, size_t), size_t macs, size_t tokens)
 {
-    for (size_t tokens = 1; tokens <= MAX_TOKENS; tokens = tokens == 1 ? 4 : tokens * 8) {
-        const uint64_t start = clock_thread_cpu_ns();
-        uint64_t elapsed = 0;
-        size_t done = 0;
-        while ((double)elapsed < SECONDS * 1e9) {
-            for (int i = 0; i < 32; i++, done++) part(b, part_at(b, done), part_at(b, done + 1), tokens);
-            elapsed = clock_thread_cpu_ns() - start;
-        }
-        const double ns = (double)elapsed / (double)done;
-        print_result(b, name, tokens, (double)(macs * tokens), ns);
+    const uint64_t start = clock_thread_cpu_ns();
+    uint64_t elapsed = 0;
+    size_t done = 0;
+    while ((double)elapsed < SECONDS * 1e9) {
+        for (int i = 0; i < 32; i++, done++) part(b, part_at(b, done), part_at(b, done + 1), tokens);
+        elapsed = clock_thread_cpu_ns() - start;
     }
+    const double ns = (double)elapsed / (double)done;
+    print_result(b, name, tokens, (double)(macs * tokens), ns);
 }
 
 /* Tokens for rows_dot, or factors for rows_accumulate. */
@@ -283,6 +282,8 @@ static bool reads(const kernels *k, dtype stored)
     return dtype_is_b32(stored) ? k->blocks32 : !dtype_is_r16(stored) || k->rows16;
 }
 
+static const size_t TOKENS[] = {1, 4, 32};
+
 static void run_type(bench *b, const char *isa_wanted)
 {
     for (const product *p = PRODUCTS; p < PRODUCTS + sizeof PRODUCTS / sizeof *PRODUCTS; p++) {
@@ -295,7 +296,8 @@ static void run_type(bench *b, const char *isa_wanted)
             b->k = kernels_get(*isa);
             if (!reads(b->k, b->stored)) continue;
             fill_tokens(b, p->part == dot_part && b->traits->quantized);
-            measure(b, p->name, p->part, elements);
+            for (size_t i = 0; i < sizeof TOKENS / sizeof *TOKENS; i++)
+                if (!b->tokens || i == 0) measure(b, p->name, p->part, elements, b->tokens ? b->tokens : TOKENS[i]);
             free_tokens(b);
         }
         free(b->order);
@@ -316,8 +318,11 @@ int main(int argc, char **argv)
             type = argv[++i];
         } else if (!strcmp(argv[i], "--megabytes") && i + 1 < argc && atoi(argv[i + 1]) > 0) {
             b.bytes = (size_t)atoi(argv[++i]) << 20;
+        } else if (!strcmp(argv[i], "--tokens") && i + 1 < argc && atoi(argv[i + 1]) > 0) {
+            b.tokens = (size_t)atoi(argv[++i]);
+            if (b.tokens > MAX_TOKENS) b.tokens = MAX_TOKENS;
         } else {
-            fprintf(stderr, "usage: kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N]\n");
+            fprintf(stderr, "usage: kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N] [--tokens N]\n");
             return 2;
         }
     }
