@@ -4,12 +4,12 @@
  *   kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N] [--tokens N]
  *
  * A sub-expert is 32 neurons of a model with d = 2048: rows_dot takes its 64 gate and up rows, rows_accumulate its 32
- * down rows in tiles of 256 columns, for 1, 4 and 32 tokens or for N. Sub-experts are visited in random order in a buffer of N MB (default 1024: far
- * larger than a cache), and each call is told the next one, as the engine does. "r16": rows interleaved by sixteen,
- * "b32": tiles in blocks. GB/s are bytes of weights, counted once however many tokens share them. "of limit" is the
- * time that reading the weights or multiplying alone would take, whichever is longer, over the time it took; where all
- * fits a cache (a small N) reading counts as free. Times are the thread's CPU time, so that other programs on the
- * machine only disturb through caches and memory. */
+ * down rows in tiles of 256 columns, for 1, 4 and 32 tokens or for N. Sub-experts are visited in random order in a
+ * buffer of N MB (default 1024: far larger than a cache), and each call is told the next one, as the engine does.
+ * "r16": rows interleaved by sixteen, "b32": tiles in blocks. GB/s are bytes of weights, counted once however many
+ * tokens share them. "of limit" is the time that reading the weights or multiplying alone would take, whichever is
+ * longer, over the time it took; where all fits a cache (a small N) reading counts as free. Times are the thread's CPU
+ * time, so that other programs on the machine only disturb through caches and memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

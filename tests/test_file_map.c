@@ -6,26 +6,39 @@
 #include <unistd.h>
 
 #include "base/file_map.h"
+#include "base/pool.h"
 
 #define PAGES 6
 
-static char folder[] = "/tmp/moeprism-test-map-XXXXXX";
+#define FOLDER "/tmp/moeprism-test-map-XXXXXX"
+
+static char folder[] = FOLDER;
 static char path[64];
 static size_t page;
+static pool *threads; /* of the second round */
 static mp_error err;
 
 static int make_folder(void **state)
 {
     (void)state;
     page = (size_t)sysconf(_SC_PAGESIZE);
+    memcpy(folder, FOLDER, sizeof folder);
     if (!mkdtemp(folder)) return -1;
     snprintf(path, sizeof path, "%s/some", folder);
     return 0;
 }
 
+static int make_folder_and_threads(void **state)
+{
+    assert_ok(pool_new(3, &threads, &err), &err);
+    return make_folder(state);
+}
+
 static int remove_folder(void **state)
 {
     (void)state;
+    pool_free(threads);
+    threads = NULL;
     unlink(path);
     return rmdir(folder);
 }
@@ -73,7 +86,7 @@ static void test_open(void **state)
     map = map_known(0);
     assert_int_equal(map.len, 0);
     assert_null(map.data);
-    assert_ok(file_map_copy(&map, path, NULL, 0, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), &err);
     file_map_close(&map);
     snprintf(other, sizeof other, "%s/none", folder);
     assert_refused(file_map_open(other, &map, &err), "none: No such file");
@@ -118,7 +131,7 @@ static void test_copy_all(void **state)
     ticks t = {0};
     file_map map = map_known(len);
     const uint8_t *const at = map.data;
-    assert_ok(file_map_copy(&map, path, NULL, 0, count_tick, &t, &err), &err);
+    assert_ok(file_map_copy(&map, path, NULL, 0, threads, count_tick, &t, &err), &err);
     assert_true(t.n > 0 && t.done == len && t.total == len);
     assert_ptr_equal(map.data, at);
     spoil(len);
@@ -150,7 +163,7 @@ static void check_copy(size_t begin, size_t end, size_t begin2, size_t end2, con
         {elsewhere, sizeof elsewhere}, {map.data + begin, end - begin}, {map.data + begin2, end2 - begin2}};
     const bool below = (uintptr_t)elsewhere < (uintptr_t)map.data; /* ranges ascend */
     for (size_t i = 0; i < PAGES; i++) kept += left[i] ? page : 0;
-    assert_ok(file_map_copy(&map, path, leave + !below, 2 + below, count_tick, &t, &err), &err);
+    assert_ok(file_map_copy(&map, path, leave + !below, 2 + below, threads, count_tick, &t, &err), &err);
     assert_int_equal(t.done, len - kept);
     assert_int_equal(t.total, len - kept);
     assert_known(&map, 0, len);
@@ -180,10 +193,10 @@ static void test_copy_again(void **state)
     ticks t = {.stop = true};
     file_map map = map_known(len);
     const file_bytes leave = {map.data + 2 * page, page};
-    assert_int_equal(file_map_copy(&map, path, &leave, 1, count_tick, &t, &err), MP_E_INTERRUPTED);
+    assert_int_equal(file_map_copy(&map, path, &leave, 1, threads, count_tick, &t, &err), MP_E_INTERRUPTED);
     assert_known(&map, 0, len);
-    assert_ok(file_map_copy(&map, path, &leave, 1, NULL, NULL, &err), &err);
-    assert_ok(file_map_copy(&map, path, NULL, 0, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, &leave, 1, threads, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), &err);
     assert_known(&map, 0, len);
     spoil(len);
     assert_known(&map, 0, len);
@@ -197,7 +210,7 @@ static void test_copy_large(void **state)
     const size_t len = ((size_t)5 << 20) + 3;
     file_map map = map_known(len);
     const file_bytes leave = {map.data + ((size_t)3 << 20), page};
-    assert_ok(file_map_copy(&map, path, &leave, 1, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, &leave, 1, threads, NULL, NULL, &err), &err);
     assert_int_equal(truncate(path, 0), 0);
     assert_known(&map, 0, (size_t)3 << 20);
     assert_known(&map, ((size_t)3 << 20) + page, len);
@@ -210,13 +223,13 @@ static void test_changed(void **state)
     file_map map = map_known(PAGES * page);
     assert_int_equal(truncate(path, (off_t)(2 * page)), 0);
     assert_false(file_has_stamp(map.fd, &map.stamp));
-    assert_refused(file_map_copy(&map, path, NULL, 0, NULL, NULL, &err), "it was cut");
+    assert_refused(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), "it was cut");
     assert_known(&map, 0, 2 * page);
     file_map_close(&map);
     map = map_known(PAGES * page);
     const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_int_equal(file_map_copy(&map, path, NULL, 0, NULL, NULL, &err), MP_E_CHANGED);
+    assert_int_equal(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), MP_E_CHANGED);
     assert_non_null(strstr(err.message, "changed since it was opened"));
     file_map_close(&map);
 }
@@ -227,5 +240,6 @@ int main(void)
         cmocka_unit_test(test_open),       cmocka_unit_test(test_copy_all),   cmocka_unit_test(test_leave_whole_pages),
         cmocka_unit_test(test_copy_again), cmocka_unit_test(test_copy_large), cmocka_unit_test(test_changed),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    const int alone = cmocka_run_group_tests_name("one thread", tests, make_folder, remove_folder);
+    return alone + cmocka_run_group_tests_name("threads", tests, make_folder_and_threads, remove_folder);
 }

@@ -442,9 +442,10 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_pages),      cmocka_unit_test(test_auto), cmocka_unit_test(test_refused_first),
-        cmocka_unit_test(test_cut_file),  cmocka_unit_test(test_cut_parts),  cmocka_unit_test(test_changed_before),
-        cmocka_unit_test(test_progress),  cmocka_unit_test(test_proxy_gate), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_pages),    cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_refused_first),  cmocka_unit_test(test_cut_file), cmocka_unit_test(test_cut_parts),
+        cmocka_unit_test(test_changed_before), cmocka_unit_test(test_progress), cmocka_unit_test(test_proxy_gate),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

@@ -7,11 +7,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define COPY_PIECE ((size_t)16 << 20)
+#include "base/pool.h"
+
+#define COPY_PIECE ((size_t)2 << 20)
+#define COPY_WAVE  ((size_t)64 << 20) /* from one tick to the next */
 #define HUGE_PAGE  ((size_t)2 << 20)
 
 /* ---- stamps ---- */
@@ -107,17 +111,43 @@ mp_status file_map_read(const file_map *map, const char *path, uint64_t offset, 
 typedef struct copy_job {
     file_map *map;
     const char *path;
+    pool *pool; /* NULL: none */
     file_tick_fn tick;
     void *user;
     uint64_t done, total;
     mp_error *err;
 } copy_job;
 
+/* Bytes of the file that all threads read together, piece by piece. */
+typedef struct copy_wave {
+    const copy_job *job;
+    size_t begin, len;
+    uint8_t *to;
+    atomic_bool failed;
+} copy_wave;
+
+static void read_piece(void *arg, size_t piece, unsigned thread)
+{
+    (void)thread;
+    copy_wave *w = arg;
+    mp_error ignored;
+    const size_t at = piece * COPY_PIECE, left = w->len - at, n = left < COPY_PIECE ? left : COPY_PIECE;
+    if (file_map_read(w->job->map, w->job->path, w->begin + at, n, w->to + at, &ignored)) w->failed = true;
+}
+
+/* What failed on some thread is tried once more on this one, which says why. */
+static mp_status read_wave(const copy_job *j, size_t begin, size_t len, uint8_t *to)
+{
+    copy_wave w = {.job = j, .begin = begin, .len = len, .to = to, .failed = !j->pool};
+    if (j->pool) pool_for(j->pool, (len + COPY_PIECE - 1) / COPY_PIECE, read_piece, &w);
+    return w.failed ? file_map_read(j->map, j->path, begin, len, to, j->err) : MP_OK;
+}
+
 static mp_status copy_in(copy_job *j, size_t begin, size_t end, uint8_t *to)
 {
     for (size_t at = begin; at < end;) {
-        const size_t left = end - at, n = left < COPY_PIECE ? left : COPY_PIECE;
-        MP_TRY(file_map_read(j->map, j->path, at, n, to + (at - begin), j->err));
+        const size_t left = end - at, n = left < COPY_WAVE ? left : COPY_WAVE;
+        MP_TRY(read_wave(j, at, n, to + (at - begin)));
         at += n;
         j->done += n;
         if (j->tick && !j->tick(j->user, j->done, j->total))
@@ -179,11 +209,16 @@ uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_
     return total;
 }
 
-mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
+mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, pool *p, file_tick_fn tick,
                         void *user, mp_error *err)
 {
-    copy_job job = {
-        .map = map, .path = path, .tick = tick, .user = user, .total = file_map_copy_bytes(map, leave, n), .err = err};
+    copy_job job = {.map = map,
+                    .path = path,
+                    .pool = p,
+                    .tick = tick,
+                    .user = user,
+                    .total = file_map_copy_bytes(map, leave, n),
+                    .err = err};
     size_t at = 0, begin, end;
     for (size_t i = 0; i < n; i++) {
         if (!whole_pages(map, &leave[i], &begin, &end)) continue;

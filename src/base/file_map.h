@@ -8,6 +8,8 @@
 
 #include "base/file.h"
 
+struct pool; /* base/pool.h */
+
 /* What tells a file from another and from what is made of it later. */
 typedef struct file_stamp {
     uint64_t device, inode, bytes;
@@ -42,10 +44,11 @@ void file_map_close(file_map *map);
 /* Replaces pages of the mapping, at their addresses, by copies in memory of our own, in huge pages where the system
  * gives them: all but those that lie wholly within one of the ranges `leave` [n], which ascend, do not overlap and may
  * lie outside the mapping; those leave memory until somebody reads them. MP_E_IO where the file is cut, MP_E_CHANGED
- * where it is no longer the one that was opened. `tick` as for file_sha256(). After a failure what was copied stays so
- * and the rest is mapped: it may be tried again. */
-mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, file_tick_fn tick,
-                        void *user, mp_error *err);
+ * where it is no longer the one that was opened. The threads of `p`, which may be NULL, read together. `tick` as for
+ * file_sha256(), on this thread. After a failure what was copied stays so and the rest is mapped: it may be tried
+ * again. */
+mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, struct pool *p,
+                        file_tick_fn tick, void *user, mp_error *err);
 
 /* Bytes that this would copy. */
 uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_t n);

@@ -81,7 +81,8 @@ const char *cost_file_mismatch(const cost_file *have, const cost_file *want)
     if (strcmp(have->machine.cpu, want->machine.cpu) != 0) return "it is of another processor";
     if (strcmp(have->machine.isa, want->machine.isa) != 0) return "it was measured with other kernels";
     if (have->machine.threads != want->machine.threads) return "it was measured with another number of threads";
-    if (have->in_memory != want->in_memory) return "it was measured with the model mapped differently (--mmap, --no-mmap)";
+    if (have->in_memory != want->in_memory)
+        return "it was measured with the model mapped differently (--mmap, --no-mmap)";
     if (have->memory != want->memory) return "it was measured with another cap on the experts (--memory)";
     if (have->kv_type != want->kv_type) return "it was measured with another type of KV cache";
     if (have->slots < want->slots) return "it was measured with fewer slots";

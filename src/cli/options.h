@@ -95,15 +95,14 @@ typedef struct cli_command {
             "kernels: ref, avx2, avxvnni or avx512 (default: the best this CPU has)", 0, 0, NULL, false                \
     }
 #define CLI_OPTIONS_WEIGHTS                                                                                            \
+    {.name = "no-mmap",                                                                                                \
+     .kind = OPTION_FLAG,                                                                                              \
+     .offset = offsetof(cli_common, no_mmap),                                                                          \
+     .help = "read the model into memory, arranged for this CPU, instead of mapping it: starts later, runs faster "    \
+             "(default where it takes at most half of the free memory)"},                                              \
     {                                                                                                                  \
-        "no-mmap", 0, OPTION_FLAG, offsetof(cli_common, no_mmap), NULL,                                                \
-            "read the model into memory, arranged for this CPU, instead of mapping it: starts later, runs faster "     \
-            "(default where it takes at most half of the free memory)",                                                \
-            0, 0, NULL, false                                                                                          \
-    },                                                                                                                 \
-    {                                                                                                                  \
-        "mmap", 0, OPTION_FLAG, offsetof(cli_common, mmap), NULL,                                                      \
-            "leave the model mapped: starts at once, and memory that others need is given back", 0, 0, NULL, false     \
+        .name = "mmap", .kind = OPTION_FLAG, .offset = offsetof(cli_common, mmap),                                     \
+        .help = "leave the model mapped: starts at once, and memory that others need is given back"                    \
     }
 
 #define CLI_OPTION_PIN                                                                                                 \

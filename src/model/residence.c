@@ -85,7 +85,7 @@ static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p
     size_t n = 0;
     if (capped) MP_TRY(list_experts(m, &leave, &n, err));
     mp_status status = capped ? proxies_read(m, &r->proxies, err) : MP_OK;
-    if (!status) status = gguf_copy_to_memory(m->file, leave, n, tell_loaded, job, err); /* tells files that changed */
+    if (!status) status = gguf_copy_to_memory(m->file, leave, n, p, tell_loaded, job, err); /* tells files that changed */
     free(leave);
     if (status) {
         if (capped) proxies_clear(&r->proxies);
