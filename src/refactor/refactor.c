@@ -182,7 +182,7 @@ static mp_status finish(refactor *r, artifact *a, const char *path, mp_error *er
     mp_point points[LADDER_N_SHARES];
     bool keep[LADDER_N_SHARES];
     memset(keep, true, sizeof keep);
-    mp_status status = mp_model_open(path, NULL, &m, err);
+    mp_status status = mp_model_open(path, &(mp_model_params){.weights = MP_WEIGHTS_AUTO}, &m, err);
     if (!status) status = judge_gains(r, m, err);
     if (!status && r->p.eval) status = measure_curve(r, m, &curve, err);
     if (!status && r->p.eval) {
