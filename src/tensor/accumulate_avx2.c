@@ -318,14 +318,17 @@ INLINE void ints_many(dtype type, const accumulate_args *args, const row_block *
     unpacked_ints w;
     unpack_ints(type, b, &w);
     for (size_t t = 0, T; t < args->tokens; t += T) {
-        const size_t left = args->tokens - t;
-        T = left >= FACTOR_TOKENS ? FACTOR_TOKENS : left >= 2 ? 2 : 1;
-        if (T == FACTOR_TOKENS)
+        T = tokens_together(args->tokens - t); /* of two or more */
+        switch (T) {
+        case FACTOR_TOKENS:
             ints_few(type, FACTOR_TOKENS, args, b, &w, t, j0, c0);
-        else if (T == 2)
+            break;
+        case 3:
+            ints_few(type, 3, args, b, &w, t, j0, c0);
+            break;
+        default:
             ints_few(type, 2, args, b, &w, t, j0, c0);
-        else
-            ints_few(type, 1, args, b, &w, t, j0, c0);
+        }
     }
 }
 

@@ -181,15 +181,21 @@ INLINE void panel_chunk(dtype type, bool r16, size_t parts, const panel_part *p,
 {
     const size_t rows = parts * part_groups(type) * LANES;
     for (size_t t = 0, T; t < tokens; t += T) {
-        const size_t left = tokens - t;
-        T = left >= PANEL_TOKENS ? PANEL_TOKENS : left >= 2 ? 2 : 1;
+        T = tokens_together(tokens - t);
         panel_ask(type, r16, next, a->w_stride, rows * t / tokens, rows * (t + T) / tokens);
-        if (T == PANEL_TOKENS)
+        switch (T) {
+        case PANEL_TOKENS:
             panel_few(type, PANEL_TOKENS, parts, p, runs, a, c, t0 + t, sums + t);
-        else if (T == 2)
+            break;
+        case 3:
+            panel_few(type, 3, parts, p, runs, a, c, t0 + t, sums + t);
+            break;
+        case 2:
             panel_few(type, 2, parts, p, runs, a, c, t0 + t, sums + t);
-        else
+            break;
+        default:
             panel_few(type, 1, parts, p, runs, a, c, t0 + t, sums + t);
+        }
     }
 }
 

@@ -97,8 +97,8 @@ INLINE void panel_ask(dtype type, bool r16, const uint8_t *w, size_t stride, siz
 INLINE void panel_chunk(dtype type, bool r16, size_t G, const panel_group *p, size_t runs, const dot_args *a, size_t c,
                         size_t t0, size_t tokens, const uint8_t *next, panel_sums *sums)
 {
-    for (size_t t = 0; t < tokens;) {
-        const size_t T = t + PANEL_TOKENS <= tokens ? PANEL_TOKENS : 1;
+    for (size_t t = 0, T; t < tokens; t += T) {
+        T = tokens_together(tokens - t);
         panel_ask(type, r16, next, a->w_stride, G * LANES * t / tokens, G * LANES * (t + T) / tokens);
         token x[PANEL_TOKENS];
         int32_t starts[PANEL_TOKENS][STARTS] __attribute__((aligned(64)));
@@ -106,11 +106,19 @@ INLINE void panel_chunk(dtype type, bool r16, size_t G, const panel_group *p, si
             x[i] = token_at(a->x[t0 + t + i], a->n, c);
             chunk_starts(type, &x[i], runs, starts[i]);
         }
-        if (T == PANEL_TOKENS)
+        switch (T) {
+        case PANEL_TOKENS:
             panel_tokens(type, PANEL_TOKENS, G, p, runs, x, starts, sums + t);
-        else
+            break;
+        case 3:
+            panel_tokens(type, 3, G, p, runs, x, starts, sums + t);
+            break;
+        case 2:
+            panel_tokens(type, 2, G, p, runs, x, starts, sums + t);
+            break;
+        default:
             panel_tokens(type, 1, G, p, runs, x, starts, sums + t);
-        t += T;
+        }
     }
 }
 

@@ -46,17 +46,17 @@ INLINE void ask_line(asking *a)
     a->at += 64;
 }
 
-/* Part `part` of `parts` of the lines that the next block has; where rows do not stand one after the other, all of them
- * at once. */
-INLINE asking ask_part(dtype type, const row_block *b, uint32_t part, uint32_t parts)
+/* The lines that the next block has, from `from` to `to` of `all` parts of them; where rows do not stand one after the
+ * other, all at once. */
+INLINE asking ask_part(dtype type, const row_block *b, uint32_t from, uint32_t to, uint32_t all)
 {
     if (!b->next) return (asking){NULL, NULL};
     if (b->stride != chunk_bytes(type)) {
-        for (size_t i = 0; part == 0 && i < b->groups; i++) ask_piece(type, b, i);
+        for (size_t i = 0; from == 0 && i < b->groups; i++) ask_piece(type, b, i);
         return (asking){NULL, NULL};
     }
     const uint32_t lines = ((uint32_t)b->rows * (uint32_t)chunk_bytes(type) + 63) / 64;
-    return (asking){b->next + (size_t)(lines * part / parts) * 64, b->next + (size_t)(lines * (part + 1) / parts) * 64};
+    return (asking){b->next + (size_t)(lines * from / all) * 64, b->next + (size_t)(lines * to / all) * 64};
 }
 
 /* Columns of unit u of four rows: two vectors of [16 columns][4 rows], unsigned. */
@@ -221,50 +221,53 @@ INLINE void passage_values(passage *p)
     for (; t < p->tokens; t++) token_values(1, a + t, p->j0, p->rows, p->v + t);
 }
 
-/* Tokens t .. t + count with a block, T at a time; the last may be there twice, its second sums going nowhere. in: the
- * unpacked block, NULL where it is not. */
+/* Tokens t .. t + T with a block. in: the unpacked block, NULL where it is not. */
 INLINE void multiply_tokens(dtype type, bool b32, size_t T, const passage *p, const row_block *b,
-                            const unpacked_ints *in, size_t t, size_t count, size_t column, asking *next)
+                            const unpacked_ints *in, size_t t, size_t column, asking *next)
 {
     factors f[FACTOR_TOKENS];
-    float *y[FACTOR_TOKENS], nowhere[STRIP];
-    if (count < T) memset(nowhere, 0, sizeof nowhere);
+    float *y[FACTOR_TOKENS];
     for (size_t i = 0; i < T; i++) {
-        const size_t at = t + (i < count ? i : count - 1);
-        token_factors(type, in, b, &p->v[at], p->args->a[p->t0 + at] + p->j0, &f[i]);
-        y[i] = i < count ? p->args->y[p->t0 + at] + column : nowhere;
+        token_factors(type, in, b, &p->v[t + i], p->args->a[p->t0 + t + i] + p->j0, &f[i]);
+        y[i] = p->args->y[p->t0 + t + i] + column;
     }
     if (in)
         ints_unpacked(type, T, b, in, f, next, y);
-    else if (T == 1)
+    else if (T == 1 && b->units == STRIP_UNITS)
         direct_one(type, b32, b, f, next, y[0]);
     else
         direct_tokens(type, b32, T, b, f, next, y);
+}
+
+/* The same for a T that the compiler does not know. */
+INLINE void multiply_some(dtype type, bool b32, size_t T, const passage *p, const row_block *b, const unpacked_ints *in,
+                          size_t t, size_t column, asking *next)
+{
+    switch (T) {
+    case FACTOR_TOKENS:
+        return multiply_tokens(type, b32, FACTOR_TOKENS, p, b, in, t, column, next);
+    case 3:
+        return multiply_tokens(type, b32, 3, p, b, in, t, column, next);
+    case 2:
+        return multiply_tokens(type, b32, 2, p, b, in, t, column, next);
+    default: /* nothing is unpacked for one */
+        return multiply_tokens(type, b32, 1, p, b, NULL, t, column, next);
+    }
 }
 
 INLINE void multiply_block(dtype type, bool b32, const passage *p, const row_block *b, size_t column)
 {
     unpacked_ints w;
     if (p->tokens <= FACTOR_TOKENS) {
-        asking next = ask_part(type, b, 0, 1);
-        if (p->tokens == 1 && b->units == STRIP_UNITS)
-            multiply_tokens(type, b32, 1, p, b, NULL, 0, 1, column, &next);
-        else if (p->tokens <= 2)
-            multiply_tokens(type, b32, 2, p, b, NULL, 0, p->tokens, column, &next);
-        else
-            multiply_tokens(type, b32, FACTOR_TOKENS, p, b, NULL, 0, p->tokens, column, &next);
+        asking next = ask_part(type, b, 0, 1, 1);
+        multiply_some(type, b32, p->tokens, p, b, NULL, 0, column, &next);
         return;
     }
     unpack_ints(type, b32, b, &w);
-    const size_t groups = (p->tokens + FACTOR_TOKENS - 1) / FACTOR_TOKENS;
-    for (size_t g = 0, t = 0; g < groups; g++, t += FACTOR_TOKENS) {
-        const size_t left = p->tokens - t;
-        asking next = ask_part(type, b, (uint32_t)g, (uint32_t)groups);
-        if (left <= 2)
-            multiply_tokens(type, b32, 2, p, b, &w, t, left, column, &next);
-        else
-            multiply_tokens(type, b32, FACTOR_TOKENS, p, b, &w, t, left < FACTOR_TOKENS ? left : FACTOR_TOKENS, column,
-                            &next);
+    for (size_t t = 0, T; t < p->tokens; t += T) {
+        T = tokens_together(p->tokens - t);
+        asking next = ask_part(type, b, (uint32_t)t, (uint32_t)(t + T), (uint32_t)p->tokens);
+        multiply_some(type, b32, T, p, b, &w, t, column, &next);
     }
 }
 

@@ -21,6 +21,13 @@ INLINE token token_at(const void *x, size_t n, size_t at)
                    act_half_sums(x, n) + at / 4};
 }
 
+/* Of `left` tokens so many go together, four at most. None is left alone beside others: it would take as long as two.
+ */
+INLINE size_t tokens_together(size_t left)
+{
+    return left == 5 ? 3 : left < 4 ? left : 4;
+}
+
 INLINE vf broadcast_f32(const uint8_t *p)
 {
     return v_set1(load_f32(p));

@@ -9,18 +9,29 @@
 
 /* All rows for all tokens, in the way that pays. */
 INLINE void r16_all(dtype type, const dot_args *a, size_t tokens);
-/* Rows r0 .. r0 + 16 for tokens t0 .. t0 + T, T of 1, 2 or 4. */
+/* Rows r0 .. r0 + 16 for tokens t0 .. t0 + T, T from 1 to 4. */
 INLINE void r16_few(dtype type, size_t T, const dot_args *a, size_t r0, size_t t0);
 
 /* All rows, weights going straight from memory. */
 INLINE void r16_by_few(dtype type, const dot_args *a, size_t tokens)
 {
-    for (size_t r = 0; r < a->rows; r += ROWS16) {
-        size_t t = 0;
-        for (; t + 4 <= tokens; t += 4) r16_few(type, 4, a, r, t);
-        for (; t + 2 <= tokens; t += 2) r16_few(type, 2, a, r, t);
-        for (; t < tokens; t++) r16_few(type, 1, a, r, t);
-    }
+    for (size_t r = 0; r < a->rows; r += ROWS16)
+        for (size_t t = 0, T; t < tokens; t += T) {
+            T = tokens_together(tokens - t);
+            switch (T) {
+            case 4:
+                r16_few(type, 4, a, r, t);
+                break;
+            case 3:
+                r16_few(type, 3, a, r, t);
+                break;
+            case 2:
+                r16_few(type, 2, a, r, t);
+                break;
+            default:
+                r16_few(type, 1, a, r, t);
+            }
+        }
 }
 
 /* A function of its own for every type. */
