@@ -18,7 +18,7 @@ static result feed(const char *in, size_t n, char *const *stop, size_t n_stop, b
     mp_error err;
     stops s;
     result out = {.stopped = n_stop};
-    stops_init(&s, stop, n_stop, skip_white);
+    assert_ok(stops_init(&s, stop, n_stop, skip_white, &err), &err);
     for (size_t at = 0; at < n && !s.ended;) {
         size_t piece = 1 + (r ? (size_t)rng_below(r, most) : most - 1);
         if (piece > n - at) piece = n - at;
@@ -100,7 +100,7 @@ static void test_text_is_not_held_back(void **state)
     stops s;
     size_t stopped;
     char *stop[] = {"###", "#end"};
-    stops_init(&s, stop, 2, false);
+    assert_ok(stops_init(&s, stop, 2, false, &err), &err);
     assert_ok(stops_add(&s, "abc", 3, &stopped, &err), &err);
     assert_int_equal(s.ready, 3);
     assert_ok(stops_add(&s, "d##", 3, &stopped, &err), &err);
@@ -129,12 +129,82 @@ static void test_any_pieces(void **state)
     }
 }
 
+/* The stop string that ends first in `in`, of those the longest, by looking everywhere; *at: where it begins. */
+static size_t search(const char *in, size_t n, char *const *stop, size_t n_stop, size_t *at)
+{
+    for (size_t end = 1; end <= n; end++) {
+        size_t found = n_stop, longest = 0;
+        for (size_t i = 0; i < n_stop; i++) {
+            const size_t len = strlen(stop[i]);
+            if (len <= longest || len > end || memcmp(in + end - len, stop[i], len) != 0) continue;
+            found = i;
+            longest = len;
+        }
+        *at = end - longest;
+        if (found < n_stop) return found;
+    }
+    *at = n;
+    return n_stop;
+}
+
+/* Strings of two letters, which begin and end like one another in every way. */
+static void test_as_searched(void **state)
+{
+    (void)state;
+    rng r;
+    rng_init(&r, 9);
+    for (int round = 0; round < 20000; round++) {
+        char text[3][8], in[40], *stop[] = {text[0], text[1], text[2]};
+        size_t at;
+        for (size_t i = 0; i < 3; i++) {
+            const size_t n = 1 + (size_t)rng_below(&r, sizeof text[i] - 1);
+            for (size_t k = 0; k < n; k++) text[i][k] = rng_below(&r, 3) > 0 ? 'a' : 'b';
+            text[i][n] = '\0';
+        }
+        const size_t n = (size_t)rng_below(&r, sizeof in);
+        for (size_t i = 0; i < n; i++) in[i] = rng_below(&r, 3) > 0 ? 'a' : 'b';
+        const result got = feed(in, n, stop, 3, false, 5, &r);
+        assert_int_equal(got.stopped, search(in, n, stop, 3, &at));
+        assert_int_equal(got.len, at);
+        assert_memory_equal(got.text, in, at);
+    }
+}
+
+/* A stop string of any length, of which the text has nearly all again and again. */
+static void test_long_stop(void **state)
+{
+    enum { LONG = 100000 };
+    (void)state;
+    mp_error err;
+    stops s;
+    size_t stopped;
+    char *text = malloc(LONG + 1), *stop[16];
+    assert_non_null(text);
+    memset(text, 'a', LONG);
+    memcpy(text + LONG - 1, "b", 2);
+    for (size_t i = 0; i < 16; i++) stop[i] = text;
+    assert_ok(stops_init(&s, stop, 16, false, &err), &err);
+    for (size_t i = 0; i < 2 * LONG; i++) {
+        assert_ok(stops_add(&s, "a", 1, &stopped, &err), &err);
+        assert_int_equal(s.len - s.ready, i < LONG - 1 ? i + 1 : LONG - 1);
+        if (s.ready > LONG / 4) stops_taken(&s);
+    }
+    assert_ok(stops_add(&s, "xaab", 4, &stopped, &err), &err);
+    assert_int_equal(s.len, s.ready);
+    assert_int_equal(stopped, 16);
+    assert_ok(stops_add(&s, text, LONG, &stopped, &err), &err);
+    assert_int_equal(stopped, 0);
+    stops_clear(&s);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stop_strings), cmocka_unit_test(test_sequences),
         cmocka_unit_test(test_white_space),  cmocka_unit_test(test_text_is_not_held_back),
-        cmocka_unit_test(test_any_pieces),
+        cmocka_unit_test(test_any_pieces),   cmocka_unit_test(test_as_searched),
+        cmocka_unit_test(test_long_stop),
     };
     return cmocka_run_group_tests_name("stop strings", tests, NULL, NULL);
 }

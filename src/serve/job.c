@@ -49,9 +49,9 @@ mp_status job_new(job_params *params, const mp_model *model, job **out, mp_error
     atomic_init(&j->released, false);
     j->slot = JOB_NO_SLOT;
     const job_params *p = &j->params;
-    stops_init(&j->text, p->stop, p->n_stop, p->skip_white);
     j->stopped_by = p->n_stop;
-    const mp_status status = take_memory(j, mp_model_get_info(model)->n_vocab, err);
+    mp_status status = stops_init(&j->text, p->stop, p->n_stop, p->skip_white, err);
+    if (status == MP_OK) status = take_memory(j, mp_model_get_info(model)->n_vocab, err);
     if (status != MP_OK) {
         job_free(j);
         return status;

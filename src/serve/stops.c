@@ -7,16 +7,78 @@
 
 #define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
 
-void stops_init(stops *s, char *const *stop, size_t n_stop, bool skip_white)
+/* ---- stop strings ---- */
+
+/* The text's next byte; whether the stop string ends with it. */
+static bool match_byte(stop_match *m, char byte)
 {
-    *s = (stops){.stop = stop, .n_stop = n_stop, .skip_white = skip_white};
+    while (m->matched > 0 && m->text[m->matched] != byte) m->matched = m->shorter[m->matched - 1];
+    if (m->text[m->matched] == byte) m->matched++;
+    return m->matched == m->len;
+}
+
+/* Finds the string in itself. */
+static mp_status match_init(stop_match *m, const char *text, mp_error *err)
+{
+    *m = (stop_match){.text = text, .len = strlen(text)};
+    m->shorter = calloc(m->len, sizeof *m->shorter);
+    if (m->shorter == NULL) return status_no_memory(err, m->len, "a stop string");
+    for (size_t i = 1; i < m->len; i++) {
+        match_byte(m, text[i]);
+        m->shorter[i] = (uint32_t)m->matched;
+    }
+    m->matched = 0;
+    return MP_OK;
+}
+
+mp_status stops_init(stops *s, char *const *stop, size_t n_stop, bool skip_white, mp_error *err)
+{
+    *s = (stops){.skip_white = skip_white};
+    if (n_stop == 0) return MP_OK;
+    s->stop = calloc(n_stop, sizeof *s->stop);
+    if (s->stop == NULL) return status_no_memory(err, n_stop, "stop strings");
+    for (; s->n_stop < n_stop; s->n_stop++) MP_TRY(match_init(&s->stop[s->n_stop], stop[s->n_stop], err));
+    return MP_OK;
 }
 
 void stops_clear(stops *s)
 {
+    for (size_t i = 0; i < s->n_stop; i++) free(s->stop[i].shorter);
+    free(s->stop);
     free(s->text);
     *s = (stops){0};
 }
+
+/* Bytes at the end of the text that begin a stop string. */
+static size_t unfinished_stop(const stops *s)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < s->n_stop; i++)
+        if (s->stop[i].matched > most) most = s->stop[i].matched;
+    return most;
+}
+
+/* The stop string that is complete first, that is, ends first; of those the longest. Ends the text before it. */
+static size_t find_stop(stops *s)
+{
+    while (s->searched < s->len) {
+        const char byte = s->text[s->searched++];
+        size_t found = s->n_stop, longest = 0;
+        for (size_t i = 0; i < s->n_stop; i++) {
+            if (!match_byte(&s->stop[i], byte) || s->stop[i].len <= longest) continue;
+            found = i;
+            longest = s->stop[i].len;
+        }
+        if (found == s->n_stop) continue;
+        s->len = s->ready = s->searched - longest;
+        s->n_bytes = 0;
+        s->ended = true;
+        return found;
+    }
+    return s->n_stop;
+}
+
+/* ---- text ---- */
 
 static mp_status reserve(stops *s, size_t more, mp_error *err)
 {
@@ -53,39 +115,6 @@ static void put_byte(stops *s, char byte)
         s->n_bytes -= gone;
         memmove(s->bytes, s->bytes + gone, s->n_bytes);
     }
-}
-
-/* Bytes at the end of the text that begin a stop string. */
-static size_t unfinished_stop(const stops *s)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < s->n_stop; i++) {
-        const size_t n = strlen(s->stop[i]);
-        for (size_t back = n - 1 < s->len ? n - 1 : s->len; back > most; back--)
-            if (memcmp(s->text + s->len - back, s->stop[i], back) == 0) most = back;
-    }
-    return most;
-}
-
-/* The stop string that is complete first, that is, ends first; of those the longest. Ends the text before it. */
-static size_t find_stop(stops *s)
-{
-    for (size_t end = s->searched + 1; end <= s->len; end++) {
-        size_t found = s->n_stop, longest = 0;
-        for (size_t i = 0; i < s->n_stop; i++) {
-            const size_t n = strlen(s->stop[i]);
-            if (n <= longest || n > end || memcmp(s->text + end - n, s->stop[i], n) != 0) continue;
-            found = i;
-            longest = n;
-        }
-        if (found == s->n_stop) continue;
-        s->len = s->ready = end - longest;
-        s->n_bytes = 0;
-        s->ended = true;
-        return found;
-    }
-    s->searched = s->len;
-    return s->n_stop;
 }
 
 mp_status stops_add(stops *s, const char *bytes, size_t n, size_t *stopped, mp_error *err)
