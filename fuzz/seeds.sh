@@ -75,6 +75,7 @@ END
     printf %s '{"prompt":["The old","x"],"echo":true,"max_tokens":3,"suffix":null,"moeprism":{"compute":0.5}}' >"$1/texts"
     printf %s '{"prompt":[[5,6],[7]],"logprobs":2,"moeprism":{"point":3,"min_point":7}}' >"$1/ids"
     printf %s '{"prompt":"x\u0000y","n":2,"moeprism":{"min_compute":0.25,"max_ppl_increase":null}}' >"$1/text"
+    printf %s '{"prompt":"x","repeat_last_n":2000000}' >"$1/window"
     printf %s '{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":['"$user"'],"stop_sequences":["END"],
 "thinking":{"type":"disabled"},"service_tier":"standard_only","stream":true}' >"$1/messages"
 }

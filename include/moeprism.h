@@ -332,6 +332,8 @@ typedef struct mp_logit_bias {
     float bias;
 } mp_logit_bias;
 
+#define MP_REPEAT_LAST_MAX (1 << 20)
+
 /* Order as in llama.cpp: logit bias, penalties, top-k, top-p, min-p, temperature. Temperature 0 is greedy. */
 typedef struct mp_sampler_params {
     float temperature;    /* >= 0; no default is filled in */
@@ -339,7 +341,7 @@ typedef struct mp_sampler_params {
     float top_p;          /* 0 or 1: off */
     float min_p;          /* 0: off */
     float repeat_penalty; /* 0 or 1: off */
-    uint32_t repeat_last; /* tokens looked back on, default 64 */
+    uint32_t repeat_last; /* tokens looked back on, default 64, at most MP_REPEAT_LAST_MAX */
     /* OpenAI's: subtracted from the logits of tokens that were drawn, once, and for each time. 0: off. */
     float presence_penalty, frequency_penalty;
     const mp_logit_bias *bias; /* [n_bias], added to the logits; copied */

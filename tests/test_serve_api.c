@@ -1,10 +1,8 @@
-/* Requests of the three APIs: what they are read as, what is refused with which field's name, and what a stream looks
- * like. The demo model answers no question here; it gives vocabulary and ladder (a whole model: point p runs 8 - p
- * experts). */
+/* Requests of the three APIs: what they are read as, what is refused with which field's name. The demo model answers no
+ * question here; it gives vocabulary and ladder (a whole model: point p runs 8 - p experts). */
 #include "testing.h"
 
 #include "serve/api_parts.h"
-#include "serve/generation.h"
 
 static mp_model *model;
 static api_context api;
@@ -126,15 +124,28 @@ static void test_wrong_fields(void **state)
         {CHAT(",\"stream_options\":[]"), "stream_options", "must be an object"},
         {CHAT(",\"stop\":7"), "stop", "string"},
         {CHAT(",\"stop\":[\"\"]"), "stop", "empty"},
+        {CHAT(",\"stop\":[\"a\",\"\\u0000\"]"), "stop", "U+0000"},
         {CHAT(",\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]"), "stop", "at most 16"},
         {CHAT(",\"max_tokens\":0"), "max_tokens", "from 1"},
         {CHAT(",\"max_completion_tokens\":\"9\""), "max_completion_tokens", "whole number"},
         {CHAT(",\"logit_bias\":{\"x\":1}"), "logit_bias", "no token id"},
         {CHAT(",\"logit_bias\":{\"8192\":1}"), "logit_bias", "no token id from 0 to 8191"},
+        {CHAT(",\"logit_bias\":{\"00017\":1}"), "logit_bias", "the key \"00017\", which is no token id"},
+        {CHAT(",\"logit_bias\":{\"17\":1,\"017\":1}"), "logit_bias", "the key \"017\""},
+        {CHAT(",\"logit_bias\":{\"00\":1}"), "logit_bias", "no token id"},
+        {CHAT(",\"logit_bias\":{\"+5\":1}"), "logit_bias", "no token id"},
+        {CHAT(",\"logit_bias\":{\"-5\":1}"), "logit_bias", "no token id"},
+        {CHAT(",\"logit_bias\":{\" 5\":1}"), "logit_bias", "no token id"},
+        {CHAT(",\"logit_bias\":{\"5 \":1}"), "logit_bias", "no token id"},
+        {CHAT(",\"logit_bias\":{\"\":1}"), "logit_bias", "no token id"},
+        {CHAT(",\"logit_bias\":{\"18446744073709551621\":1}"), "logit_bias", "no token id"},
         {CHAT(",\"logit_bias\":{\"5\":101}"), "logit_bias", "-100 to 100"},
         {CHAT(",\"logit_bias\":[]"), "logit_bias", "must be an object"},
         {CHAT(",\"top_logprobs\":5"), "top_logprobs", "needs logprobs"},
         {CHAT(",\"logprobs\":true,\"top_logprobs\":21"), "top_logprobs", "from 0 to 20"},
+        {CHAT(",\"repeat_last_n\":-1"), "repeat_last_n", "from 0 to 1048576"},
+        {CHAT(",\"repeat_last_n\":1048577"), "repeat_last_n", "from 0 to 1048576"},
+        {CHAT(",\"repeat_last_n\":2000000"), "repeat_last_n", "from 0 to 1048576"},
         {CHAT(",\"presence_penalty\":3"), "presence_penalty", "from -2 to 2"},
         {CHAT(",\"response_format\":{\"type\":\"json_object\"}"), "response_format",
          "\"json_object\" is not supported"},
@@ -148,6 +159,71 @@ static void test_wrong_fields(void **state)
     api_request r = good(&api_chat, CHAT(",\"response_format\":{\"type\":\"text\"},\"tools\":[],\"temperature\":null,"
                                          "\"tool_choice\":\"none\",\"best_of\":1,\"stop\":null,\"unknown\":[{}]"));
     api_request_clear(&r);
+}
+
+/* `n` times `part`, in a body behind `before`. */
+static void repeated(buffer *b, const char *before, const char *part, size_t n, const char *after)
+{
+    buffer_text(b, before);
+    for (size_t i = 0; i < n; i++) buffer_text(b, part);
+    buffer_text(b, after);
+}
+
+static void test_long_stops(void **state)
+{
+    static const char before[] = "{\"prompt\":\"x\",\"stop\":[\"a\",\"";
+    buffer b = {0};
+    (void)state;
+    repeated(&b, before, "\u00e9", API_MAX_STOP_BYTES / 2, "\"]}");
+    api_request r = good(&api_completions, b.data);
+    assert_int_equal(strlen(r.stop[1]), API_MAX_STOP_BYTES);
+    api_request_clear(&r);
+    buffer_clear(&b);
+    repeated(&b, before, "\u00e9", API_MAX_STOP_BYTES / 2, "!\"]}");
+    refused(&api_completions, b.data, "stop", "holds a string of 1025 bytes: at most 1024");
+    buffer_clear(&b);
+    repeated(&b, "{\"max_tokens\":9,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stop_sequences\":[\"", "ab",
+             API_MAX_STOP_BYTES, "\"]}");
+    refused(&api_messages, b.data, "stop_sequences", "of 2048 bytes");
+    buffer_clear(&b);
+}
+
+/* The window of the repetition penalty at its largest is one that the sampler takes. */
+static void test_long_window(void **state)
+{
+    mp_error err;
+    mp_sampler *sampler;
+    (void)state;
+    api_request r = good(&api_chat, CHAT(",\"repeat_last_n\":1048576,\"repeat_penalty\":1.1"));
+    assert_int_equal(r.sampling.repeat_last, MP_REPEAT_LAST_MAX);
+    assert_ok(mp_sampler_new(&r.sampling, mp_model_get_info(model)->n_vocab, &sampler, &err), &err);
+    mp_sampler_free(sampler);
+    api_request_clear(&r);
+}
+
+/* A bias for every token is taken, more entries are not looked at. */
+static void test_many_biases(void **state)
+{
+    const uint32_t n_vocab = mp_model_get_info(model)->n_vocab;
+    (void)state;
+    for (uint32_t more = 0; more < 2; more++) {
+        buffer b = {0};
+        char entry[32];
+        buffer_text(&b, "{\"prompt\":\"x\",\"logit_bias\":{\"0\":-100");
+        for (uint32_t i = 1; i < n_vocab + more; i++) {
+            snprintf(entry, sizeof entry, ",\"%u\":100", i);
+            buffer_text(&b, entry);
+        }
+        buffer_text(&b, "}}");
+        if (more) {
+            refused(&api_completions, b.data, "logit_bias", "more entries than there are tokens, 8192");
+        } else {
+            api_request r = good(&api_completions, b.data);
+            assert_int_equal(r.sampling.n_bias, n_vocab);
+            api_request_clear(&r);
+        }
+        buffer_clear(&b);
+    }
 }
 
 /* ---- prompts ---- */
@@ -362,96 +438,16 @@ static void test_quality_options(void **state)
         if (quality_read(model, bad[i], &point, &err) == MP_OK) fail_msg("took '%s'", bad[i]);
 }
 
-/* ---- streams ---- */
-
-/* A generation whose choice 0 has the given end, without jobs. */
-static void stream_piece(const api_protocol *protocol, const job_piece *piece, job_end end, bool logprobs, buffer *out)
-{
-    choice choices[1] = {{.end = end, .stopped_by = piece->stopped_by}};
-    const generation g = {.api = &api,
-                          .protocol = protocol,
-                          .request = {.n = 1, .logprobs = logprobs},
-                          .id = "id-1",
-                          .created_s = 5,
-                          .choices = choices,
-                          .n_choices = 1};
-    protocol->piece(&g, 0, piece, out);
-    assert_false(out->failed);
-}
-
-#define CHAT_HEAD                                                                                                      \
-    "data: {\"id\":\"id-1\",\"object\":\"chat.completion.chunk\",\"created\":5,\"model\":\"demo\","                    \
-    "\"system_fingerprint\":\"moeprism-" MP_VERSION "\",\"choices\":[{\"index\":0,\"delta\":"
-
-static void test_stream_pieces(void **state)
-{
-    char text[] = "caf\xc3\xa9";
-    const job_piece middle = {.text = text, .len = strlen(text)};
-    const job_piece last = {.end = JOB_LENGTH};
-    buffer out = {0};
-    (void)state;
-    stream_piece(&api_chat, &middle, JOB_RUNNING, false, &out);
-    assert_string_equal(out.data,
-                        CHAT_HEAD "{\"content\":\"caf\xc3\xa9\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
-    buffer_clear(&out);
-    stream_piece(&api_chat, &last, JOB_LENGTH, false, &out);
-    assert_string_equal(out.data, CHAT_HEAD "{},\"logprobs\":null,\"finish_reason\":\"length\"}]}\n\n");
-    buffer_clear(&out);
-    stream_piece(&api_messages, &middle, JOB_RUNNING, false, &out);
-    assert_string_equal(out.data, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,"
-                                  "\"delta\":{\"type\":\"text_delta\",\"text\":\"caf\xc3\xa9\"}}\n\n");
-    buffer_clear(&out);
-}
-
-static void test_stream_logprobs(void **state)
-{
-    job_token token = {.drawn = {509, -0.25F}, .n_top = 1, .top = {{509, -0.25F}}};
-    char text[] = "The";
-    const job_piece piece = {.text = text, .len = 3, .tokens = &token, .n_tokens = 1, .end = JOB_STOP};
-    buffer out = {0};
-    (void)state;
-    stream_piece(&api_chat, &piece, JOB_STOP, true, &out);
-    assert_non_null(strstr(out.data,
-                           "\"logprobs\":{\"content\":[{\"token\":\"The\",\"logprob\":-0.25,\"bytes\":[84,104,101],"
-                           "\"top_logprobs\":[{\"token\":\"The\",\"logprob\":-0.25,\"bytes\":[84,104,101]}]}],"
-                           "\"refusal\":null}"));
-    assert_non_null(strstr(out.data, "\"finish_reason\":\"stop\""));
-    buffer_clear(&out);
-    stream_piece(&api_completions, &piece, JOB_STOP, true, &out);
-    assert_non_null(strstr(out.data,
-                           "\"text\":\"The\",\"logprobs\":{\"tokens\":[\"The\"],\"token_logprobs\":[-0.25],"
-                           "\"top_logprobs\":[{\"The\":-0.25}],\"text_offset\":[0]},\"finish_reason\":\"stop\""));
-    buffer_clear(&out);
-}
-
-static void test_broken_stream(void **state)
-{
-    api_error err = {0};
-    buffer out = {0};
-    (void)state;
-    api_fail(&err, 500, NULL, "no");
-    api_chat.broken(&err, &out);
-    assert_string_equal(out.data,
-                        "data: {\"error\":{\"message\":\"no\",\"type\":\"server_error\",\"param\":null,\"code\":null}}"
-                        "\n\ndata: [DONE]\n\n");
-    buffer_clear(&out);
-    api_messages.broken(&err, &out);
-    assert_string_equal(out.data,
-                        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":"
-                        "\"no\"}}\n\n");
-    buffer_clear(&out);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_sampling),
-        cmocka_unit_test(test_wrong_fields),  cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_prompts),       cmocka_unit_test(test_too_long),
-        cmocka_unit_test(test_anthropic),     cmocka_unit_test(test_quality),
-        cmocka_unit_test(test_wrong_quality), cmocka_unit_test(test_quality_options),
-        cmocka_unit_test(test_stream_pieces), cmocka_unit_test(test_stream_logprobs),
-        cmocka_unit_test(test_broken_stream),
+        cmocka_unit_test(test_defaults),        cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_wrong_fields),    cmocka_unit_test(test_long_stops),
+        cmocka_unit_test(test_long_window),     cmocka_unit_test(test_many_biases),
+        cmocka_unit_test(test_messages),        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_too_long),        cmocka_unit_test(test_anthropic),
+        cmocka_unit_test(test_quality),         cmocka_unit_test(test_wrong_quality),
+        cmocka_unit_test(test_quality_options),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -41,7 +41,7 @@ typedef struct api_prompt {
     size_t text_len;
 } api_prompt;
 
-enum { API_MAX_STOPS = 16 };
+enum { API_MAX_STOPS = 16, API_MAX_STOP_BYTES = 1024 };
 
 /* One request of any API: each prompt is answered n times. Owns all it points at. */
 typedef struct api_request {

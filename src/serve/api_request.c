@@ -42,12 +42,13 @@ static void read_float(const fields *f, const char *name, double min, double max
     *out = (float)value;
 }
 
-/* A key of logit_bias is a token id in decimal. */
+/* A key of logit_bias is a token id in plain decimal: a token has one key only. */
 static bool bias_entry(const fields *f, const char *key, const json_t *value, uint32_t n_vocab, mp_logit_bias *out)
 {
-    char *end;
-    const long id = strtol(key, &end, 10);
-    if (key[0] < '0' || key[0] > '9' || *end != '\0' || id >= (long)n_vocab)
+    char plain[24];
+    const long id = strtol(key, NULL, 10);
+    snprintf(plain, sizeof plain, "%ld", id);
+    if (strcmp(plain, key) != 0 || id < 0 || id >= (long)n_vocab)
         return field_fail(f, "logit_bias", "has the key \"%.40s\", which is no token id from 0 to %u", key,
                           n_vocab - 1);
     const double bias = json_number_value(value);
@@ -63,6 +64,10 @@ static void read_bias(const fields *f, uint32_t n_vocab, api_request *r)
     const char *key;
     json_t *value;
     if (!field_object(f, "logit_bias", &map)) return;
+    if (json_object_size(map.object) > n_vocab) {
+        field_fail(f, "logit_bias", "has more entries than there are tokens, %u", n_vocab);
+        return;
+    }
     r->bias = calloc(json_object_size(map.object) + 1, sizeof *r->bias);
     if (r->bias == NULL) {
         api_fail_memory(f->err);
@@ -94,7 +99,7 @@ void request_sampling(const fields *f, const api_context *api, api_request *r)
     read_float(f, "frequency_penalty", -2, 2, &s->frequency_penalty);
     read_float(f, "repeat_penalty", 0, 100, &s->repeat_penalty);
     read_float(f, "repetition_penalty", 0, 100, &s->repeat_penalty);
-    field_u32(f, "repeat_last_n", 0, 1 << 24, &s->repeat_last);
+    field_u32(f, "repeat_last_n", 0, MP_REPEAT_LAST_MAX, &s->repeat_last);
     read_bias(f, mp_model_get_info(api->model)->n_vocab, r);
     field_bool(f, "ignore_eos", &r->ignore_eos);
 }
@@ -105,6 +110,9 @@ static bool add_stop(const fields *f, const char *name, const json_t *value, api
     if (text == NULL) return field_fail(f, name, "must be a string or an array of strings");
     if (strlen(text) != json_string_length(value)) return field_fail(f, name, "must not contain the character U+0000");
     if (text[0] == '\0') return field_fail(f, name, "must not hold an empty string");
+    if (json_string_length(value) > API_MAX_STOP_BYTES)
+        return field_fail(f, name, "holds a string of %zu bytes: at most %d are allowed", json_string_length(value),
+                          API_MAX_STOP_BYTES);
     r->stop[r->n_stop] = strdup(text);
     if (r->stop[r->n_stop] == NULL) return api_fail_memory(f->err);
     r->n_stop++;

@@ -11,7 +11,6 @@
 #include "text/draw.h"
 
 #define REPEAT_LAST_DEFAULT 64
-#define REPEAT_LAST_MAX     (1u << 20)
 
 /* What is known of a token of the vocabulary. */
 typedef struct token_use {
@@ -70,8 +69,9 @@ static mp_status check_params(const mp_sampler_params *p, uint32_t n_vocab, mp_e
     MP_TRY(check_range("repeat_penalty", p->repeat_penalty, FLT_MAX, err));
     MP_TRY(check_finite("presence_penalty", p->presence_penalty, err));
     MP_TRY(check_finite("frequency_penalty", p->frequency_penalty, err));
-    if (p->repeat_last > REPEAT_LAST_MAX)
-        return status_fail(err, MP_E_INVALID, "repeat_last = %u: must be at most %u", p->repeat_last, REPEAT_LAST_MAX);
+    if (p->repeat_last > MP_REPEAT_LAST_MAX)
+        return status_fail(err, MP_E_INVALID, "repeat_last = %u: must be at most %d", p->repeat_last,
+                           MP_REPEAT_LAST_MAX);
     return check_bias(p, n_vocab, err);
 }
 
