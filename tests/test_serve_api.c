@@ -86,12 +86,14 @@ static void test_defaults(void **state)
 static void test_sampling(void **state)
 {
     (void)state;
-    api_request r = good(&api_chat, CHAT(",\"temperature\":0.5,\"top_p\":0.25,\"top_k\":5,\"min_p\":0.125,\"seed\":-7,"
-                                         "\"presence_penalty\":-2,\"frequency_penalty\":2,\"repeat_penalty\":1.5,"
-                                         "\"logit_bias\":{\"17\":-100,\"8191\":2.5},\"ignore_eos\":true,\"n\":3,"
-                                         "\"stop\":[\"a\",\"b\"],\"max_tokens\":9,\"max_completion_tokens\":8,"
-                                         "\"logprobs\":true,\"top_logprobs\":20,\"stream\":true,"
-                                         "\"stream_options\":{\"include_usage\":true},\"user\":{},\"metadata\":7"));
+    api_request r = good(
+        &api_chat,
+        CHAT(",\"temperature\":0.5,\"top_p\":0.25,\"top_k\":5,\"min_p\":0.125,\"seed\":-7,"
+             "\"presence_penalty\":-2,\"frequency_penalty\":2,\"repeat_penalty\":1.5,"
+             "\"logit_bias\":{\"17\":-100,\"8191\":2.5},\"ignore_eos\":true,\"n\":3,"
+             "\"stop\":[\"a\",\"b\"],\"max_tokens\":9,\"max_completion_tokens\":8,"
+             "\"logprobs\":true,\"top_logprobs\":20,\"stream\":true,"
+             "\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true},\"user\":{},\"metadata\":7"));
     const mp_sampler_params *s = &r.sampling;
     assert_true(s->temperature == 0.5F && s->top_p == 0.25F && s->top_k == 5 && s->min_p == 0.125F);
     assert_true(s->presence_penalty == -2 && s->frequency_penalty == 2 && s->repeat_penalty == 1.5F);
@@ -101,7 +103,7 @@ static void test_sampling(void **state)
     assert_int_equal(r.n_stop, 2);
     assert_string_equal(r.stop[1], "b");
     assert_int_equal(r.max_tokens, 8);
-    assert_true(r.logprobs && r.top_logprobs == 20 && r.stream && r.include_usage);
+    assert_true(r.logprobs && r.top_logprobs == 20 && r.stream && r.include_usage && r.usage_always);
     api_request_clear(&r);
     r = good(&api_chat, CHAT(",\"top_p\":0,\"top_k\":-1,\"stop\":\"x\",\"temperature\":0"));
     assert_true(r.sampling.top_p > 0 && r.sampling.top_p < 1e-6F && r.sampling.top_k == 0 && r.n_stop == 1);
@@ -122,6 +124,8 @@ static void test_wrong_fields(void **state)
         {CHAT(",\"n\":0"), "n", "from 1 to 4"},
         {CHAT(",\"stream\":1"), "stream", "must be a boolean"},
         {CHAT(",\"stream_options\":[]"), "stream_options", "must be an object"},
+        {CHAT(",\"stream_options\":{\"continuous_usage_stats\":1}"), "stream_options.continuous_usage_stats",
+         "boolean"},
         {CHAT(",\"stop\":7"), "stop", "string"},
         {CHAT(",\"stop\":[\"\"]"), "stop", "empty"},
         {CHAT(",\"stop\":[\"a\",\"\\u0000\"]"), "stop", "U+0000"},

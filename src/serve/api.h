@@ -53,7 +53,7 @@ typedef struct api_request {
     mp_logit_bias *bias; /* sampling.bias */
     char *stop[API_MAX_STOPS];
     size_t n_stop;
-    bool stream, include_usage, ignore_eos, logprobs, prompt_logprobs, skip_white;
+    bool stream, include_usage, usage_always, ignore_eos, logprobs, prompt_logprobs, skip_white;
     uint32_t top_logprobs;
     api_tier tier;
     bool tier_given;

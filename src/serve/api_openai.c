@@ -26,9 +26,16 @@ static void chunk(const generation *g, json_t *choices, json_t *usage, buffer *o
     event_add(out, NULL, root);
 }
 
+/* What was used so far, for those who may not stay until the end; null until there is a token. */
+static json_t *usage_so_far(const generation *g)
+{
+    const bool told = g->request.include_usage && g->request.usage_always;
+    return told && generation_usage(g).completion_tokens > 0 ? generation_usage_json(g) : json_null();
+}
+
 void openai_chunk(const generation *g, json_t *choices, buffer *out)
 {
-    chunk(g, choices, json_null(), out);
+    chunk(g, choices, usage_so_far(g), out);
 }
 
 void openai_close(const generation *g, buffer *out)

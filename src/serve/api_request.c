@@ -142,7 +142,9 @@ void request_stream(const fields *f, api_request *r)
 {
     fields options;
     field_bool(f, "stream", &r->stream);
-    if (field_object(f, "stream_options", &options)) field_bool(&options, "include_usage", &r->include_usage);
+    if (!field_object(f, "stream_options", &options)) return;
+    field_bool(&options, "include_usage", &r->include_usage);
+    field_bool(&options, "continuous_usage_stats", &r->usage_always);
 }
 
 void request_refuse(const fields *f, const char *name, const char *why)

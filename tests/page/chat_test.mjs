@@ -18,13 +18,16 @@ async function streams(page, mock) {
   assert.deepEqual(asked.messages, [{role: 'user', content: 'How does a prism split light?'}]);
   assert.deepEqual(asked.moeprism, {min_point: 8});
   assert.deepEqual([asked.stream, asked.stream_options, asked.temperature, asked.max_tokens, asked.model],
-    [true, {include_usage: true}, 0.7, 256, 'demo-olmoe-prism']);
+    [true, {include_usage: true, continuous_usage_stats: true}, 0.7, 256, 'demo-olmoe-prism']);
 }
+
+/* The lines of each entry of the last answer's account. */
+const entriesOf = page => page.$$eval('.turn:last-child .account > div', nodes => nodes.map(node =>
+  node.innerText.replaceAll('\u00a0', ' ').split('\n')));
 
 async function account(page) {
   await ask(page, 'hello');
-  const entries = await page.$$eval('.account > div', nodes => nodes.map(node => node.innerText.replaceAll('\u00a0', ' ')
-    .split('\n')));
+  const entries = await entriesOf(page);
   assert.deepEqual(entries.map(([name]) => name),
     ['Experts used', 'Perplexity', 'Expert compute', 'Speed', 'First token', 'Length']);
   const text = entries.map(([, ...rest]) => rest.join(' | '));
@@ -52,6 +55,29 @@ async function stops(page, mock) {
   while (mock.left === 0) await new Promise(resolve => setTimeout(resolve, 10)); /* the connection is closed */
   await ask(page, 'and now?');
   assert.deepEqual(mock.asked[1].messages.map(message => message.role), ['user', 'assistant', 'user']);
+}
+
+/* Stopped after `words` words at least: the account is of what had come, and of no more. */
+async function stoppedAccount(page) {
+  const words = 20;
+  await page.fill('#prompt', 'long please');
+  await page.press('#prompt', 'Enter');
+  await page.waitForFunction(n => document.querySelector('.words')?.textContent.split(' ').length > n, words);
+  await page.keyboard.press('Escape');
+  await page.waitForSelector('.answer[data-state=stopped]');
+  assert.match(await page.innerText('.after'), /^You stopped this answer\.\s+What it had used by then:/);
+  const entries = await entriesOf(page);
+  assert.deepEqual(entries.map(([name]) => name),
+    ['Experts used', 'Perplexity', 'Expert compute', 'Speed', 'First token', 'Length']);
+  assert.deepEqual(entries[0].slice(1), ['3.86 of 8', 'promised at least 1.94']);
+  const told = Number.parseInt(entries[5][1], 10);
+  const come = (await page.textContent('.words')).match(/\S+/g).length;
+  assert.ok(told >= words && Math.abs(told - come) <= 2, `${told} tokens told, ${come} words came`);
+  await page.fill('#prompt', 'long again');
+  await page.press('#prompt', 'Enter');
+  await page.keyboard.press('Escape'); /* before the first token there is nothing to account for */
+  await page.waitForSelector('.turn:last-child .answer[data-state=stopped]');
+  assert.equal(await page.locator('.turn:last-child .account').count(), 0);
 }
 
 async function history(page, mock) {
@@ -157,6 +183,7 @@ export async function chatTests(browser) {
   await run('a message is sent, its answer grows as it comes', streams, {pace: 20});
   await run('each answer tells what it used and what was promised', account);
   await run('Stop ends the request, what had come stays and is remembered', stops);
+  await run('a stopped answer tells what it had used by then', stoppedAccount, {pace: 40});
   await run('settings and what was said go along; a new conversation forgets', history);
   await run('a model without a chat template continues the text', continues, {props: {chat_template: null}});
   await run('what a model says stays text; code is set as code', staysText);

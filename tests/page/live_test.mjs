@@ -75,9 +75,12 @@ async function stops(page) {
   await page.fill('#max-tokens', '200');
   await page.fill('#prompt', 'Tell a long story');
   await page.press('#prompt', 'Enter');
-  await page.waitForSelector('.turn:last-child .answer:not([data-state=waiting])');
+  await page.waitForFunction(() => document.querySelector('.turn:last-child .words').textContent.length > 20);
   await page.keyboard.press('Escape');
   await page.waitForFunction(() => document.getElementById('stop').hidden);
+  const account = (await page.innerText('.turn:last-child .after')).replaceAll('\u00a0', ' ');
+  assert.match(account, /You stopped this answer\.\s+What it had used by then:\s+Experts used\s+[\d.]+ of 8\s+promised/);
+  assert.match(account, /[\d.]+ tokens\/s\s[^]*Length\s+\d+ tokens\s+\d+ prompt tokens/);
   await page.waitForSelector('#state[data-state=idle]'); /* the slot is free again */
 }
 

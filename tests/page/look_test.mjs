@@ -74,6 +74,15 @@ const luminance = (page, selector, property) => page.evaluate(([s, p]) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }, [selector, property]);
 
+/* Sends a message and stops its answer in the middle. */
+async function stop(page) {
+  await page.fill('#prompt', 'long');
+  await page.press('#prompt', 'Enter');
+  await page.waitForFunction(() => document.querySelector('.turn:last-child .words').textContent.length > 200);
+  await page.keyboard.press('Escape');
+  await page.waitForSelector('.turn:last-child .answer[data-state=stopped] .account');
+}
+
 /* Colours follow the reader's choice, and text stands out from its ground by the accessibility guidelines' 4.5. */
 async function schemes(browser, mock) {
   for (const colorScheme of ['light', 'dark']) {
@@ -87,6 +96,8 @@ async function schemes(browser, mock) {
         assert.ok(contrast >= 4.5, `${colorScheme} ${selector}: contrast ${contrast.toFixed(2)}`);
       }
       await picture(page, `chat-${colorScheme}`);
+      await stop(page);
+      await picture(page, `stopped-${colorScheme}`);
       const before = await painted(page, 0);
       await page.emulateMedia({colorScheme: colorScheme === 'dark' ? 'light' : 'dark'});
       assert.ok(before > 0 && await painted(page, 0) > 0);

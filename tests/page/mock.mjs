@@ -125,9 +125,10 @@ export class Mock {
     if (chat) send({choices: [{index: 0, delta: {role: 'assistant'}, finish_reason: null}]});
     let n = 0;
     while (n < end && !response.destroyed) {
-      send(choice(words[n % words.length]));
-      this.counters.token(used.point, pace / 1000);
+      const word = choice(words[n % words.length]);
       n += 1;
+      send(asked.stream_options?.continuous_usage_stats ? {...word, usage: this.usage(n, floor, used, pace)} : word);
+      this.counters.token(used.point, pace / 1000);
       if (n === 12 && text.includes('break')) { response.destroy(); break; }
       if (n === 12 && text.includes('midway')) send({error: {message: 'the step failed: out of pages'}});
       await sleep(pace);

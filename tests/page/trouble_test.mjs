@@ -26,6 +26,7 @@ async function breaks(page) {
   await ask(page, 'break');
   assert.match(await page.textContent('.trouble'), /connection broke off/);
   assert.match(await page.textContent('.words'), /^A prism bends/);
+  assert.match(await page.innerText('.after'), /What it had used by then:[^]*\b\d+\stokens/);
 }
 
 async function midway(page) {

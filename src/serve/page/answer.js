@@ -106,12 +106,21 @@ export class Answer {
     if (usage) this.after.append(account(usage, this.asked));
   }
 
-  stopped() {
-    this.end('stopped');
-    this.after.append(element('p', 'note soft', 'You stopped this answer.'));
+  /* What an answer had used that did not come to its end: `usage` is the last that the stream told, null before the
+   * first token. */
+  until(usage, ...said) {
+    const used = usage?.completion_tokens > 0;
+    const words = [...said, ...(used ? ['What it had used by then:'] : [])].join(' ');
+    if (words) this.after.append(element('p', 'note soft', words));
+    if (used) this.after.append(account(usage, this.asked));
   }
 
-  failed(message, again) {
+  stopped(usage) {
+    this.end('stopped');
+    this.until(usage, 'You stopped this answer.');
+  }
+
+  failed(message, again, usage) {
     this.end('failed');
     const button = element('button', '', 'Try again');
     button.type = 'button';
@@ -119,5 +128,6 @@ export class Answer {
     const box = element('div', 'trouble', element('p', '', message), button);
     box.setAttribute('role', 'alert');
     this.after.append(box);
+    this.until(usage);
   }
 }

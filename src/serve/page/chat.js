@@ -138,17 +138,17 @@ export class Chat {
       answer.done(usage, reason);
     } catch (trouble) {
       if (!(trouble instanceof Trouble)) throw trouble;
-      this.fail(turn, answer, trouble);
+      this.fail(turn, answer, trouble, usage);
     }
   }
 
-  fail(turn, answer, trouble) {
+  fail(turn, answer, trouble, usage) {
     if (trouble.kind === 'stopped') {
-      answer.stopped();
+      answer.stopped(usage);
       return;
     }
     const again = () => this.run(turn, [answer]);
-    answer.failed(sentence(trouble, answer.text !== ''), again);
+    answer.failed(sentence(trouble, answer.text !== ''), again, usage);
     if (trouble.kind === 'key') this.onkey(again);
   }
 
@@ -160,7 +160,8 @@ export class Chat {
   body(turn, answer) {
     const whole = (id, least) => Math.max(least, Number($(id).value) || 0);
     const common = {
-      model: this.props.model, stream: true, stream_options: {include_usage: true}, seed: turn.seed,
+      model: this.props.model, stream: true, seed: turn.seed,
+      stream_options: {include_usage: true, continuous_usage_stats: true}, /* it may be stopped at any token */
       temperature: whole('temperature', 0), max_tokens: whole('max-tokens', 1), moeprism: answer.asked.request,
     };
     if (this.props.chat_template === null) return {...common, prompt: turn.text};
