@@ -277,9 +277,17 @@ static void test_hosts(void **state)
 {
     static const char *const mine[] = {"localhost", "LOCALHOST:8080", "127.0.0.1:1",
                                        "127.9.9.9", "[::1]:8080",     "myhost:80"};
-    static const char *const others[] = {
-        "evil.example",  "localhost.evil.example:8080", "127.0.0.1.evil.example", "127.evil.example", "[::2]", "",
-        "myhost.example"};
+    static const char *const others[] = {"evil.example",
+                                         "localhost.evil.example:8080",
+                                         "127.0.0.1.evil.example",
+                                         "127.evil.example",
+                                         "[::2]",
+                                         "",
+                                         "myhost.example",
+                                         "[::1",
+                                         "[::1]x",
+                                         "[::1].evil.example",
+                                         "[127.0.0.1]evil"};
     access_rules *rules = rules_of(NULL, NULL, true), *open = rules_of(NULL, NULL, false);
     (void)state;
     for (size_t i = 0; i < sizeof mine / sizeof mine[0]; i++) assert_true(access_host(rules, mine[i]));

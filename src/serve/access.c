@@ -105,11 +105,13 @@ void access_close(access_rules *rules)
     free(rules);
 }
 
-/* Length of the name in "name:port" or "[address]:port", the brackets left out. */
+/* Length of the name in "name:port" or "[address]:port", the brackets left out; 0 where it is neither. */
 static size_t host_name(const char **host)
 {
-    if ((*host)[0] == '[') return strcspn(++*host, "]");
-    return strcspn(*host, ":");
+    if ((*host)[0] != '[') return strcspn(*host, ":");
+    const size_t len = strcspn(++*host, "]");
+    const char *behind = *host + len;
+    return behind[0] == ']' && (behind[1] == '\0' || behind[1] == ':') ? len : 0;
 }
 
 static bool is_name(const char *text, size_t len, const char *name)
