@@ -61,7 +61,7 @@ fuzz_gguf() {
     gguf_aligned >"$1/aligned"
 }
 
-# Between them, every field of the three APIs.
+# Between them, every field of the three APIs and of what is answered at once; a Host and an Origin.
 fuzz_api() {
     local user='{"role":"user","content":"hi"}'
     cat >"$1/chat" <<END
@@ -76,6 +76,13 @@ END
     printf %s '{"prompt":[[5,6],[7]],"logprobs":2,"moeprism":{"point":3,"min_point":7}}' >"$1/ids"
     printf %s '{"prompt":"x\u0000y","n":2,"moeprism":{"min_compute":0.25,"max_ppl_increase":null}}' >"$1/text"
     printf %s '{"prompt":"x","repeat_last_n":2000000}' >"$1/window"
+    printf %s '{"prompt":"x","logit_bias":{"17":100,"017":100,"+17":100}}' >"$1/bias"
+    printf %s '{"content":"The old <s>","add_special":true,"parse_special":false,"with_pieces":true}' >"$1/tokenize"
+    printf %s '{"tokens":[1,509,8191]}' >"$1/detokenize"
+    printf %s '{"system":"s","messages":['"$user"']}' >"$1/count_tokens"
+    printf 'localhost:8080\nhttp://localhost:8080' >"$1/host"
+    printf '[::1]:1\nhttps://friend.example' >"$1/friend"
+    printf '127.0.0.1.evil.example\nhttp://myhost:1' >"$1/stranger"
     printf %s '{"max_tokens":9,"system":[{"type":"text","text":"s"}],"messages":['"$user"'],"stop_sequences":["END"],
 "thinking":{"type":"disabled"},"service_tier":"standard_only","stream":true}' >"$1/messages"
 }
