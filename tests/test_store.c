@@ -603,6 +603,25 @@ static void test_read_ahead_evicts_no_other_guess(void **state)
     rig_clear(&r);
 }
 
+/* What was read ahead for nothing goes first; what a claim wanted counts as used then. */
+static void test_wrong_guesses_go_first(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, "/tmp", 1, 16, 1, 4096, 0);
+    rig_open(&r, 3);
+    for (uint32_t i = 0; i < 3; i++) rig_read(&r, &i, 1);
+    assert_int_equal(begun_ahead(&r, (const uint32_t[]){5}, 1), 1); /* in place of 0 */
+    rig_read(&r, (const uint32_t[]){6}, 1);
+    assert_true(store_is_resident(r.s, 1) && store_is_resident(r.s, 2) && !store_is_resident(r.s, 5));
+    assert_int_equal(begun_ahead(&r, (const uint32_t[]){7}, 1), 1); /* in place of 1 */
+    rig_read(&r, (const uint32_t[]){7}, 1);
+    rig_read(&r, (const uint32_t[]){8}, 1);
+    assert_true(store_is_resident(r.s, 6) && store_is_resident(r.s, 7) && !store_is_resident(r.s, 2));
+    assert_int_equal(store_get_stats(r.s).ahead_used, 1);
+    rig_clear(&r);
+}
+
 /* A read that fails is told to nobody, and done again for who claims the unit. */
 static void test_read_ahead_fails(void **state)
 {
@@ -742,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_cap_too_small),
         cmocka_unit_test(test_read_ahead),
         cmocka_unit_test(test_read_ahead_evicts_no_other_guess),
+        cmocka_unit_test(test_wrong_guesses_go_first),
         cmocka_unit_test(test_read_ahead_fails),
         cmocka_unit_test(test_slot_bytes),
         cmocka_unit_test(test_bad_shapes),

@@ -4,8 +4,10 @@
  * room ends it lets go of what lies beyond the first unit without a slot; only a claim that could not even have its
  * first unit gives up its own later ones, last first, until that has room.
  *
- * Reading ahead is a claim that nobody waits for: its units keep their slots, but no pins. How many they may be follows
- * the disk: one more each time it was done before the next claim began, a quarter less each time it was not. */
+ * Reading ahead is a claim that nobody waits for: its units keep their slots, but no pins. They are guesses, which the
+ * policy hears of when a claim wants them, as if they had come only then; those that none wanted are the first to go.
+ * How many they may be follows the disk: one more each time it was done before the next claim began, a quarter less
+ * each time it was not. */
 #include <assert.h>
 #include <string.h>
 
@@ -19,16 +21,23 @@ static bool movable(const void *user, uint32_t at)
     return x->state == SLOT_RESIDENT && !x->pins && !s->fixed[x->unit];
 }
 
+static uint32_t oldest_guess(const store *s)
+{
+    uint32_t at = s->guesses.oldest;
+    while (at != SLOT_NONE && !movable(s, at)) at = s->links[at].newer;
+    return at;
+}
+
 /* A slot with nothing in it, STORE_NONE where none can be had now. */
 static uint32_t find_room(store *s)
 {
     if (s->n_free) return s->free[--s->n_free];
-    const uint32_t at = s->policy->victim(s->order, movable, s);
+    uint32_t at = oldest_guess(s);
+    if (at == SLOT_NONE) at = s->policy->victim(s->order, movable, s);
     if (at == EVICTION_NONE) return STORE_NONE;
-    slot *x = &s->slots[at];
     assert(movable(s, at));
-    s->policy->remove(s->order, at, x->unit);
-    s->slot_of[x->unit] = STORE_NONE;
+    store_leave_order(s, at);
+    s->slot_of[s->slots[at].unit] = STORE_NONE;
     s->stats.resident--;
     s->stats.evictions++;
     return at;
@@ -46,13 +55,31 @@ static void unpin(store *s, uint32_t at)
 }
 
 /* Puts a unit that has no slot into one, pinned, its reads queued. */
-static void place(store *s, uint32_t at, uint32_t unit)
+static void place(store *s, uint32_t at, uint32_t unit, bool ahead)
 {
-    s->slots[at] = (slot){.unit = unit, .state = SLOT_READING, .n_left = (uint8_t)s->shape.n_parts};
+    s->slots[at] = (slot){.unit = unit, .state = SLOT_READING, .n_left = (uint8_t)s->shape.n_parts, .ahead = ahead};
     s->slot_of[unit] = at;
     pin(s, at);
-    if (!s->fixed[unit]) s->policy->insert(s->order, at, unit);
+    if (!s->fixed[unit] && ahead)
+        slot_list_append(&s->guesses, s->links, at);
+    else if (!s->fixed[unit])
+        s->policy->insert(s->order, at, unit);
     reads_queue(s, at);
+}
+
+/* A claim wants a unit that is there. Had it not been guessed it would not be: so the policy is told. */
+static void use(store *s, uint32_t at)
+{
+    slot *x = &s->slots[at];
+    const bool guessed = x->ahead;
+    if (guessed && !s->fixed[x->unit]) slot_list_remove(&s->guesses, s->links, at);
+    x->ahead = false;
+    s->stats.ahead_used += guessed;
+    if (s->fixed[x->unit]) return;
+    if (guessed)
+        s->policy->insert(s->order, at, x->unit);
+    else
+        s->policy->hit(s->order, at, x->unit);
 }
 
 /* Units [i, n) of the list that were pinned because they were there; slot [n] says which. */
@@ -90,22 +117,19 @@ static uint32_t take(store *s, uint32_t *slots, const uint32_t *units, uint32_t 
 {
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = s->slot_of[units[i]];
-        if (slots[i] == STORE_NONE) continue;
-        pin(s, slots[i]);
-        s->stats.ahead_used += s->slots[slots[i]].ahead;
-        s->slots[slots[i]].ahead = false;
+        if (slots[i] != STORE_NONE) pin(s, slots[i]);
     }
     for (uint32_t i = 0; i < n; i++) {
         const bool hit = slots[i] != STORE_NONE;
         if (hit) {
-            if (!s->fixed[units[i]]) s->policy->hit(s->order, slots[i], units[i]);
+            use(s, slots[i]);
         } else {
             const uint32_t at = i == 0 ? room_for_first(s, slots, n) : find_room(s);
             if (at == STORE_NONE) {
                 let_go(s, slots, i, n);
                 return i;
             }
-            place(s, at, units[i]);
+            place(s, at, units[i], false);
             slots[i] = at;
         }
         count(s, units[i], hit);
@@ -189,8 +213,7 @@ static uint32_t place_ahead(store *s, const uint32_t *units, uint32_t n)
         s->ahead_limited = begun == most;
         const uint32_t at = s->ahead_limited ? STORE_NONE : find_room(s);
         if (at == STORE_NONE) break;
-        place(s, at, units[i]);
-        s->slots[at].ahead = true;
+        place(s, at, units[i], true);
         begun++;
     }
     return begun;

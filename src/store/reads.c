@@ -54,9 +54,8 @@ static void drop_head(store *s)
 
 static void forget(store *s, uint32_t at)
 {
-    slot *x = &s->slots[at];
-    if (!s->fixed[x->unit]) s->policy->remove(s->order, at, x->unit);
-    s->slot_of[x->unit] = STORE_NONE;
+    store_leave_order(s, at);
+    s->slot_of[s->slots[at].unit] = STORE_NONE;
 }
 
 void reads_settle(store *s, uint32_t at)

@@ -173,6 +173,7 @@ static void lay_out_tables(store *s, arena *a)
     s->slots = arena_take(a, s->n_slots, sizeof *s->slots);
     s->slot_of = arena_take(a, s->n_units, sizeof *s->slot_of);
     s->fixed = arena_take(a, s->n_units, sizeof *s->fixed);
+    s->links = arena_take(a, s->n_slots, sizeof *s->links);
     s->free = arena_take(a, s->n_slots, sizeof *s->free);
     s->queue = arena_take(a, s->n_slots, sizeof *s->queue);
     s->batch = arena_take(a, s->depth, sizeof *s->batch);
@@ -198,6 +199,7 @@ static mp_status take_memory(store *s, mp_error *err)
     for (uint32_t i = 0; i < s->n_units; i++) s->slot_of[i] = STORE_NONE;
     for (uint32_t i = s->n_slots; i--;) s->free[s->n_free++] = i;
     s->policy->start(s->order, s->n_slots, s->n_units);
+    slot_list_init(&s->guesses);
     return MP_OK;
 }
 

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "base/arena.h"
+#include "store/slot_list.h"
 #include "store/store.h"
 
 #define READ_CUT     (-1) /* in place of an errno: the file ended too early */
@@ -25,7 +26,7 @@ typedef struct slot {
     uint8_t state;
     uint8_t n_started, n_left; /* parts whose read was started; that have not arrived */
     uint8_t failed_part;
-    bool ahead;         /* read before a claim wanted it, and none has yet */
+    bool ahead;         /* read before a claim wanted it, and none has yet: a guess */
     int error;          /* of a failed one: an errno or READ_* */
     uint32_t failed_at; /* bytes of the part that had arrived */
 } slot;
@@ -58,7 +59,9 @@ struct store {
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* reads arrived, pins went, nobody is reaping any more */
-    void *order;            /* the policy's state */
+    void *order;            /* the policy's state: of slots that a claim has wanted */
+    slot_list guesses;      /* the others, the oldest first */
+    slot_link *links;       /* [n_slots] of guesses */
     slot *slots;            /* [n_slots] */
     uint32_t *slot_of;      /* [n_units]; STORE_NONE */
     bool *fixed;            /* [n_units]: stays for good once it is resident */
@@ -85,6 +88,17 @@ static inline uint8_t *store_place(const store *s, uint32_t at, uint32_t part)
 }
 
 /* All of these are called with the lock held; `at` is a slot. */
+
+/* The slot is no longer one that may be given up. */
+static inline void store_leave_order(store *s, uint32_t at)
+{
+    const slot *x = &s->slots[at];
+    if (s->fixed[x->unit]) return;
+    if (x->ahead)
+        slot_list_remove(&s->guesses, s->links, at);
+    else
+        s->policy->remove(s->order, at, x->unit);
+}
 
 /* Has the parts of a slot in SLOT_READING read. */
 void reads_queue(store *s, uint32_t at);
