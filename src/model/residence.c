@@ -1,7 +1,8 @@
 /* Where a model's weights are. They begin as the mapped pages of the file, which cost nothing to open, but go when
- * memory is short and kill the process when the file is cut. Of a model opened to be copied, the first engine brings all of them
- * into memory of our own. Under a cap on the experts, which are then read from the file piece by piece, everything else
- * is brought there in any case: whatever becomes of the file, a read can fail and be told, a page cannot.
+ * memory is short and kill the process when the file is cut. Of a model opened to be copied, the first engine brings
+ * all of them into memory of our own. Under a cap on the experts, which are then read from the file piece by piece,
+ * everything else is brought there in any case: whatever becomes of the file, a read can fail and be told, a page
+ * cannot.
  *
  * Views of weights stay valid: what moves, moves beneath them. */
 #include <pthread.h>
@@ -85,7 +86,8 @@ static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p
     size_t n = 0;
     if (capped) MP_TRY(list_experts(m, &leave, &n, err));
     mp_status status = capped ? proxies_read(m, &r->proxies, err) : MP_OK;
-    if (!status) status = gguf_copy_to_memory(m->file, leave, n, p, tell_loaded, job, err); /* tells files that changed */
+    if (!status)
+        status = gguf_copy_to_memory(m->file, leave, n, p, tell_loaded, job, err); /* tells files that changed */
     free(leave);
     if (status) {
         if (capped) proxies_clear(&r->proxies);
