@@ -210,6 +210,12 @@ run run "$model" -p 'The old' -n 2 --compute 50%
 check 'run --compute 50% runs half' grep -q 'experts 4.00 of 8 (50 % of full)' "$dir/err"
 run run "$model" -p 'The old' -n -1 -c 16 --temp 0
 check 'run ends where the context is full' eval 'succeeded && grep -q "context of 16 tokens is full" "$dir/err"'
+run run "$model" --plan
+check 'a small model is read into memory' grep -q 'all of it is allocated' "$dir/out"
+run run "$model" --plan --mmap
+check 'it is left mapped where that is asked for' grep -q 'weights are mapped' "$dir/out"
+run run "$model" --plan --mmap --no-mmap
+check 'it cannot be both' failed_with 1 'cannot be both mapped'
 
 head -c 6000 models/heldout.txt >"$dir/heldout"
 run eval "$model" --text "$dir/heldout" -c 64 --points 0,4 --max-tokens 512 --json "$dir/e.json" --html "$dir/e.html"
