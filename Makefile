@@ -166,8 +166,9 @@ $(B)/tests/test_$(1)%: $(B)/tests/test_$(1)%.o $(filter-out %/main.o,$(CLI_OBJ))
 endef
 $(foreach part,cli serve,$(eval $(call PROGRAM_TEST,$(part))))
 
-# Their engine, their file system fail when they say so.
+# Their engine, their file system fail or wait when they say so.
 $(B)/tests/test_serve_failure: private LDFLAGS += -Wl,--wrap=mp_engine_step
+$(B)/tests/test_serve_leave: private LDFLAGS += -Wl,--wrap=mp_engine_step
 $(B)/tests/test_store: private LDFLAGS += -Wl,--wrap=file_stamp_take
 
 $(B)/bench/%: $(B)/bench/%.o $(LIB_A)

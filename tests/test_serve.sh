@@ -143,14 +143,27 @@ check 'told to stop while nothing runs it ends well' [ "$status" -eq 0 ]
 # ---- a slow end ----
 # One request of many prompts, which keeps the slots busy for as long as the test looks at them.
 many="{\"prompt\":[\"a\"$(printf ',"a"%.0s' {1..99})],\"max_tokens\":250,\"ignore_eos\":true,\"stream\":true}"
-check 'starts with a grace' start --slots 2 --queue 100 --grace 1000
+check 'starts with a grace' start --slots 2 --queue 300 --grace 1000
 curl -sN "$url/v1/completions" -d "$many" >"$dir/stream" &
 client=$!
 until_health '"running":2'
+until_more_wait() { # than NUMBER
+    until ask /health && [ "$(grep -o '"waiting":[0-9]*' "$dir/out" | tr -cd 0-9)" -gt "$1" ]; do :; done
+}
+curl -sN "$url/v1/completions" -d "$many" >"$dir/waits" & # behind the first
+waits=$!
+until_more_wait 98
+curl -s "$url/v1/completions" -d "${many//,\"stream\":true/}" -D "$dir/whole.headers" >"$dir/whole" &
+waits_whole=$!
+until_more_wait 198
 kill -TERM "$pid"
 until_health '"status":"stopping"'
 ask /v1/completions '{"prompt":"x"}'
 check 'told to stop it refuses what is new' replied 503 '"code":"stopping"'
+wait "$waits" "$waits_whole"
+check 'and what waits: a stream' grep -q '"code":"stopping"' "$dir/waits"
+check 'and a whole reply' eval 'grep -q "^HTTP/1.1 503 " "$dir/whole.headers" && grep -q "\"code\":\"stopping\"" "$dir/whole"'
+check 'before what runs has ended' kill -0 "$client"
 wait "$pid"
 check 'and ends well' [ $? -eq 0 ]
 wait "$client"

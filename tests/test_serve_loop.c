@@ -1,5 +1,5 @@
 /* The serving loop on the demo model: greedy streams equal a plain run at the same point, alone and in company, with
- * and without the prefix cache; cancelling, stopping, limits, refusals, the account. */
+ * and without the prefix cache; limits, refusals, the account. */
 #include "testing.h"
 
 #include <pthread.h>
@@ -521,26 +521,6 @@ static void test_refusals(void **state)
     loop_close(l);
 }
 
-/* A stop with grace lets what runs finish. */
-static void test_grace(void **state)
-{
-    (void)state;
-    loop *l = open_loop(2, 4, 0, false);
-    stream s[3];
-    for (uint32_t i = 0; i < 3; i++) {
-        stream_init(&s[i], i, 0);
-        assert_int_equal(submit(l, &s[i], params_of(&s[i])), LOOP_ACCEPTED);
-    }
-    loop_stop(l, UINT64_MAX);
-    for (uint32_t i = 0; i < 3; i++) {
-        read_stream(&s[i], UINT32_MAX);
-        assert_plain(&s[i]);
-        job_release(s[i].job);
-        stream_clear(&s[i]);
-    }
-    loop_close(l);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -553,7 +533,6 @@ int main(void)
         cmocka_unit_test(test_scored_prompts),
         cmocka_unit_test(test_stop_string),
         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_grace),
     };
     return cmocka_run_group_tests_name("serving loop", tests, open_model, close_model);
 }

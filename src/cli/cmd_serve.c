@@ -359,7 +359,7 @@ const cli_command cmd_serve = {
         "Answers /v1/chat/completions, /v1/completions, /v1/messages and /v1/models, shows a page at / and metrics "
         "at /metrics. Requests run side by side, each at the quality it asks for, never below its floor; spare "
         "time buys quality, load costs it. When it is ready a line with the address is printed. SIGTERM or Ctrl-C "
-        "finishes what runs and ends; the second ends at once.",
+        "finishes what runs, refuses what waits and ends; the second ends at once.",
     .example = "serve model-prism.gguf --floor medium --tpot-ms 100",
     .options = specs,
     .n_options = CLI_COUNT(specs),

@@ -28,8 +28,9 @@ static bool copy_stops(const api_request *r, job_params *p)
     return true;
 }
 
-static bool fill_params(const api_request *r, size_t i, job_params *p)
+static bool fill_params(const generation *g, size_t i, job_params *p)
 {
+    const api_request *r = &g->request;
     const api_prompt *prompt = &r->prompts[i / r->n];
     *p = (job_params){.n_prompt = prompt->n,
                       .max_tokens = r->max_tokens,
@@ -43,13 +44,20 @@ static bool fill_params(const api_request *r, size_t i, job_params *p)
                       .floor = r->floor,
                       .ttft_ns = r->ttft_ns,
                       .tpot_ns = r->tpot_ns,
-                      .priority = r->priority};
+                      .priority = r->priority,
+                      .request = g};
     p->sampling.seed += i % r->n;
     p->prompt = malloc(prompt->n * sizeof *p->prompt);
     if (p->prompt != NULL) memcpy(p->prompt, prompt->ids, prompt->n * sizeof *p->prompt);
     if (p->prompt != NULL && copy_stops(r, p)) return true;
     job_params_clear(p);
     return false;
+}
+
+static void fail_stopping(api_error *err)
+{
+    if (err->http == 0) err->retry_s = 5;
+    api_fail(err, 503, "stopping", "the server is shutting down");
 }
 
 static bool refused(loop_verdict verdict, uint64_t retry_ns, const mp_error *cause, api_error *err)
@@ -70,8 +78,7 @@ static bool refused(loop_verdict verdict, uint64_t retry_ns, const mp_error *cau
         api_fail_status(err, cause->status, cause);
         return true;
     case LOOP_STOPPING:
-        api_fail(err, 503, "stopping", "the server is shutting down");
-        err->retry_s = 5;
+        fail_stopping(err);
         return true;
     }
     return true;
@@ -82,7 +89,7 @@ static bool submit(generation *g, size_t i, void (*wake)(void *user), void *user
     job_params params;
     mp_error cause = {0};
     uint64_t retry_ns = 0;
-    if (!fill_params(&g->request, i, &params)) return api_fail_memory(err);
+    if (!fill_params(g, i, &params)) return api_fail_memory(err);
     params.wake = wake;
     params.user = user;
     const loop_verdict verdict = loop_submit(g->api->loop, &params, &g->choices[i].job, &retry_ns, &cause);
@@ -157,7 +164,7 @@ static void note_end(generation *g, choice *c, const job_piece *piece)
     c->stopped_by = piece->stopped_by;
     g->n_ended++;
     if (piece->end == JOB_FAILED) api_fail_step(&g->failure, piece->error);
-    if (piece->end == JOB_CANCELLED) api_fail(&g->failure, 503, "stopping", "the server is shutting down");
+    if (piece->end == JOB_CANCELLED) fail_stopping(&g->failure);
 }
 
 static void keep(generation *g, choice *c, const job_piece *piece)

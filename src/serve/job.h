@@ -27,6 +27,7 @@ typedef struct job_params {
     uint32_t best, floor;  /* operating points: best <= point <= floor */
     uint64_t ttft_ns, tpot_ns;
     int32_t priority;
+    const void *request; /* the same for all replies to one request; NULL: it is the only one */
     void (*wake)(void *user);
     void *user;
 } job_params;

@@ -39,7 +39,8 @@ typedef struct loop loop;
 
 /* Opens the engine and starts the thread. */
 mp_status loop_open(const loop_params *params, loop **out, mp_error *err);
-/* Refuses what is new; what runs may finish until the deadline, then it is cancelled. Returns when all is done. */
+/* Refuses what is new and cancels what waits; what runs may finish until the deadline, with all replies to its request,
+ * then it is cancelled. Returns when all is done. */
 void loop_stop(loop *l, uint64_t grace_ns);
 /* Cancels what runs, from any thread, also while loop_stop() waits. */
 void loop_abort(loop *l);

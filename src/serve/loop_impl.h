@@ -33,6 +33,7 @@ struct loop {
     uint64_t deadline_ns; /* of stopping */
     bool news;            /* look at the jobs: one was submitted or released, or the loop is to stop */
     bool stopping, aborted, is_done;
+    bool closed;         /* stopping, and what waited has been refused */
     uint32_t pages_free; /* of the engine, after the last step */
     mp_error broken;     /* MP_OK: it is not */
 

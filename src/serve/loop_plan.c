@@ -15,8 +15,26 @@ static void end_job(loop *l, size_t at, job_end end, uint64_t now_ns)
     l->over[l->n_over++] = j;
 }
 
+/* Of a request that has a slot, or had one until now. */
+static bool request_runs(const loop *l, const job *j)
+{
+    if (j->slot != JOB_NO_SLOT) return true;
+    for (size_t i = 0; j->params.request && i < l->n_jobs; i++)
+        if (l->jobs[i]->params.request == j->params.request && l->jobs[i]->slot != JOB_NO_SLOT) return true;
+    return false;
+}
+
+/* Once told to stop: the grace is for what runs, so what waits ends here. Nothing comes in any more. */
+static void refuse_waiting(loop *l)
+{
+    for (size_t i = 0; i < l->n_jobs; i++)
+        if (!request_runs(l, l->jobs[i])) l->jobs[i]->ends = JOB_CANCELLED;
+    l->closed = true;
+}
+
 static void end_jobs(loop *l, uint64_t now_ns)
 {
+    if (l->stopping && !l->closed) refuse_waiting(l); /* before those that end give up their slots */
     const bool all = l->aborted || (l->stopping && now_ns >= l->deadline_ns);
     for (size_t i = l->n_jobs; i-- > 0;) {
         job *j = l->jobs[i];
