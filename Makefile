@@ -167,7 +167,7 @@ endef
 $(foreach part,cli serve,$(eval $(call PROGRAM_TEST,$(part))))
 
 # Their engine, their file system fail or wait when they say so.
-$(B)/tests/test_serve_failure: private LDFLAGS += -Wl,--wrap=mp_engine_step
+$(B)/tests/test_serve_failure: private LDFLAGS += -Wl,--wrap=mp_engine_step,--wrap=sleeper_take
 $(B)/tests/test_serve_leave: private LDFLAGS += -Wl,--wrap=mp_engine_step
 $(B)/tests/test_store: private LDFLAGS += -Wl,--wrap=file_stamp_take
 

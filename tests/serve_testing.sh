@@ -20,10 +20,12 @@ cat >"$dir/cost.json" <<END
  "ladder": [{"share": 1, "loss": 0}]}
 END
 
-# start OPTIONS: a server on a free port; leaves $url and $pid. Its step times come from a file: nothing is measured.
+cost=(--cost "$dir/cost.json") # empty: they are measured at the start
+
+# start OPTIONS: a server on a free port; leaves $url and $pid.
 start() {
     : >"$dir/server.out"
-    "$moeprism" serve "$model" --port 0 --cost "$dir/cost.json" "$@" >"$dir/server.out" 2>"$dir/server.err" &
+    "$moeprism" serve "$model" --port 0 "${cost[@]}" "$@" >"$dir/server.out" 2>"$dir/server.err" &
     pid=$!
     started+=("$pid")
     until url=$(grep -so 'http://[^ ]*' "$dir/server.out"); do

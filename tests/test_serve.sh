@@ -223,4 +223,12 @@ ask /v1/completions '{"prompt":"The old","max_tokens":4,"ignore_eos":true}'
 check 'and answers' replied 200 '"completion_tokens":4'
 stop
 check 'and ends well' [ "$status" -eq 0 ]
+
+# ---- no file of step times beside the model, and none is named ----
+ln -s "$PWD/$model" "$dir/m.gguf"
+model=$dir/m.gguf cost=()
+check 'it starts without step times' start --slots 1 --context 64 --batch 64
+check 'which it measures briefly, and says so' \
+    grep -qF "moeprism: there is no $dir/m.cost.json; step times are measured briefly now" "$dir/server.err"
+stop
 echo "1..$n"

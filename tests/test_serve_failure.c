@@ -1,6 +1,7 @@
-/* A server whose engine fails: the requests of that step are told so in the shape of their API, also in the middle of a
- * stream; they are counted, their slots and pages are free, and the server goes on. The linker puts
- * __wrap_mp_engine_step() in front of the engine's own step (Makefile). */
+/* A server whose engine fails or stands still. It fails: the requests of that step are told so in the shape of their
+ * API, also in the middle of a stream; they are counted, their slots and pages are free, and the server goes on. It
+ * stands still: streams give signs of life. The linker puts __wrap_mp_engine_step() in front of the engine's own step,
+ * and __wrap_sleeper_take() in front of the watch's (Makefile). */
 #include "testing.h"
 
 #include <arpa/inet.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "serve/serve.h"
+#include "serve/watch.h"
 
 enum { CTX = 256, SLOTS = 4, NEVER = INT32_MAX };
 
@@ -17,6 +19,7 @@ enum { CTX = 256, SLOTS = 4, NEVER = INT32_MAX };
 
 static atomic_int steps_until_failure; /* NEVER: all go well */
 static atomic_int failures_told, told_for_good;
+static atomic_bool stands;   /* no step begins */
 static atomic_bool for_good; /* the next failure is one that cannot heal */
 
 mp_status __real_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err);
@@ -24,12 +27,24 @@ mp_status __wrap_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens,
 
 mp_status __wrap_mp_engine_step(mp_engine *engine, const mp_batch_token *tokens, size_t n, mp_error *err)
 {
+    while (stands) usleep(1000);
     if (steps_until_failure == NEVER || atomic_fetch_sub(&steps_until_failure, 1) > 0)
         return __real_mp_engine_step(engine, tokens, n, err);
     steps_until_failure = NEVER;
     mp_error ignored;
     __real_mp_engine_step(engine, tokens, n, &ignored); /* it fails late: positions are taken already */
     return status_fail(err, for_good ? MP_E_CHANGED : MP_E_IO, "layer 3: cannot read sub-expert 17: the disk is gone");
+}
+
+/* ---- the watch ---- */
+
+sleeper *__real_sleeper_take(watch *w, struct MHD_Connection *connection, uint64_t beat_ns);
+sleeper *__wrap_sleeper_take(watch *w, struct MHD_Connection *connection, uint64_t beat_ns);
+
+/* Who is to give signs of life gives one at every tick. */
+sleeper *__wrap_sleeper_take(watch *w, struct MHD_Connection *connection, uint64_t beat_ns)
+{
+    return __real_sleeper_take(w, connection, beat_ns > 0 ? 1 : 0);
 }
 
 /* ---- the server ---- */
@@ -126,12 +141,12 @@ static int stop_server(void **state)
 
 /* ---- a client ---- */
 
-/* Everything the server sends on a connection of its own; freed by the caller. */
-static char *ask(const char *path, const char *body)
+/* Sends a request on a connection of its own. */
+static int send_request(const char *path, const char *body)
 {
     const struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(server.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    char head[256], *reply = malloc(1);
+    char head[256];
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
     const int n = snprintf(head, sizeof head,
@@ -139,13 +154,31 @@ static char *ask(const char *path, const char *body)
                            body ? "POST" : "GET", path, body ? strlen(body) : 0);
     assert_int_equal(write(fd, head, (size_t)n), n);
     if (body) assert_int_equal(write(fd, body, strlen(body)), strlen(body));
+    return fd;
+}
+
+/* What the server sends, until `part` is in it (NULL: all), it closes the connection or keeps silent for a minute;
+ * freed by the caller. */
+static char *read_until(int fd, const char *part)
+{
+    const struct timeval minute = {.tv_sec = 60};
+    char *reply = calloc(1, 1);
     size_t len = 0;
-    for (ssize_t got = 1; got > 0; len += (size_t)got) {
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &minute, sizeof minute);
+    while (!part || !strstr(reply, part)) {
         reply = realloc(reply, len + 4097);
-        got = read(fd, reply + len, 4096);
-        assert_true(got >= 0);
+        const ssize_t got = read(fd, reply + len, 4096);
+        if (got > 0) len += (size_t)got;
+        reply[len] = '\0';
+        if (got <= 0) break;
     }
-    reply[len] = '\0';
+    return reply;
+}
+
+static char *ask(const char *path, const char *body)
+{
+    const int fd = send_request(path, body);
+    char *reply = read_until(fd, NULL);
     close(fd);
     return reply;
 }
@@ -238,6 +271,36 @@ static void test_counts(void **state)
     assert_int_equal(failures_told, 9);
 }
 
+/* Streams that have nothing to say yet: each gives signs in the words of its API, apart from what it opens with, and
+ * ends as ever. */
+static void test_signs_of_life(void **state)
+{
+    (void)state;
+    static const char *const text = "{\"prompt\":\"x\",\"max_tokens\":8,\"stream\":true}";
+    static const char *const chat =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":8,\"stream\":true}";
+    static const struct {
+        const char *path, *const *body, *sign, *last; /* a sign is a chunk of its own */
+    } streams[] = {{"/v1/completions", &text, "\r\n: waiting\n\n", "data: [DONE]\n\n"},
+                   {"/v1/chat/completions", &chat, "\r\n: waiting\n\n", "data: [DONE]\n\n"},
+                   {"/v1/messages", &chat, "\r\nevent: ping\ndata: {\"type\":\"ping\"}\n\n", "event: message_stop\n"}};
+    enum { STREAMS = sizeof streams / sizeof streams[0] };
+    int fds[STREAMS];
+    char *begun[STREAMS], *rest[STREAMS];
+    stands = true;
+    for (int i = 0; i < STREAMS; i++) fds[i] = send_request(streams[i].path, *streams[i].body);
+    for (int i = 0; i < STREAMS; i++) begun[i] = read_until(fds[i], streams[i].sign);
+    stands = false;
+    for (int i = 0; i < STREAMS; i++) {
+        rest[i] = read_until(fds[i], NULL);
+        close(fds[i]);
+        if (!strstr(begun[i], streams[i].sign)) fail_msg("%s: %s", streams[i].path, begun[i]);
+        if (!strstr(rest[i], streams[i].last)) fail_msg("%s: %s", streams[i].path, rest[i]);
+        free(begun[i]);
+        free(rest[i]);
+    }
+}
+
 /* Runs last. What is told for good is told once; who runs beside and fails later hears of it, and new ones are refused.
  */
 static void test_for_good(void **state)
@@ -260,8 +323,8 @@ static void test_for_good(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole_replies), cmocka_unit_test(test_streams),  cmocka_unit_test(test_in_company),
-        cmocka_unit_test(test_counts),        cmocka_unit_test(test_for_good),
+        cmocka_unit_test(test_whole_replies), cmocka_unit_test(test_streams),       cmocka_unit_test(test_in_company),
+        cmocka_unit_test(test_counts),        cmocka_unit_test(test_signs_of_life), cmocka_unit_test(test_for_good),
     };
     return cmocka_run_group_tests_name("a failing engine", tests, start_server, stop_server);
 }
