@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "serve/fields.h"
 
@@ -12,11 +13,29 @@ enum {
     MAX_HEADER = 16384,  /* bytes of a request's header */
     STREAM_BLOCK = 8192, /* bytes of a stream that one write takes */
     BEAT_S = 10,         /* silence of a stream before a sign of life */
+    SLOW_LINE = 65536,   /* bytes a second: a reply may take as long as at this pace, beyond the timeout */
 };
 
 static const char *header(const exchange *x, const char *name)
 {
     return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+uint64_t exchange_deadline(const http *h, size_t bytes)
+{
+    return clock_now_ns() + h->p.timeout_s * UINT64_C(1000000000) + bytes * UINT64_C(1000000000) / SLOW_LINE;
+}
+
+/* So many bytes are there to be read. */
+static void expect_reader(exchange *x, size_t bytes)
+{
+    if (x->visitor != NULL) visitor_deadline(x->visitor, exchange_deadline(x->http, bytes));
+}
+
+/* All of them were; the next ones take time. */
+static void expect_nothing(exchange *x)
+{
+    if (x->visitor != NULL) visitor_deadline(x->visitor, 0);
 }
 
 /* ---- the header ---- */
@@ -131,10 +150,11 @@ static void add_headers(const exchange *x, struct MHD_Response *response)
     MHD_add_response_header(response, "Access-Control-Max-Age", "86400");
 }
 
-static enum MHD_Result queue(exchange *x, unsigned status, struct MHD_Response *response)
+static enum MHD_Result queue(exchange *x, unsigned status, struct MHD_Response *response, size_t bytes)
 {
     if (response == NULL) return MHD_NO;
     add_headers(x, response);
+    expect_reader(x, bytes);
     const enum MHD_Result result = MHD_queue_response(x->connection, status, response);
     MHD_destroy_response(response);
     return result;
@@ -163,6 +183,7 @@ enum MHD_Result exchange_refuse(exchange *x, const api_error *err)
     count(x, outcome_of_error(err));
     buffer_json(&body, x->route != NULL ? x->route->error(err) : api_error_openai(err));
     buffer_text(&body, "\n");
+    const size_t bytes = body.len;
     struct MHD_Response *response = text_response(&body, NULL);
     if (response == NULL) return MHD_NO;
     if (err->retry_s > 0) {
@@ -171,7 +192,7 @@ enum MHD_Result exchange_refuse(exchange *x, const api_error *err)
     }
     if (err->http == 405 && x->route != NULL) MHD_add_response_header(response, "Allow", allowed(x->route));
     if (err->http == 401) MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
-    return queue(x, err->http, response);
+    return queue(x, err->http, response, bytes);
 }
 
 /* A file of the page: kept by browsers as long as its digest is the same. It needs scripts and styles of its own only.
@@ -193,20 +214,21 @@ static enum MHD_Result send_page(exchange *x, const page_file *file)
                             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
                             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
     MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
-    return queue(x, same ? 304 : 200, response);
+    return queue(x, same ? 304 : 200, response, file->len);
 }
 
 static enum MHD_Result send_reply(exchange *x, reply *r)
 {
     if (r->page != NULL) return send_page(x, r->page);
-    return queue(x, r->http, text_response(&r->body, r->type));
+    const size_t bytes = r->body.len;
+    return queue(x, r->http, text_response(&r->body, r->type), bytes);
 }
 
 static enum MHD_Result answer_preflight(exchange *x)
 {
     struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
     if (response != NULL) MHD_add_response_header(response, "Allow", allowed(x->route));
-    return queue(x, 204, response);
+    return queue(x, 204, response, 0);
 }
 
 /* ---- generations ---- */
@@ -216,7 +238,9 @@ static void fill(exchange *x)
     if (sleeper_beat(x->sleeper)) buffer_text(&x->out, x->generation->protocol->heartbeat);
     x->ended = generation_stream(x->generation, &x->out);
     if (x->ended) count(x, outcome_of_generation(x->generation));
-    if (x->out.len > 0) sleeper_wrote(x->sleeper);
+    if (x->out.len == 0) return;
+    sleeper_wrote(x->sleeper);
+    expect_reader(x, x->out.len);
 }
 
 /* MHD_ContentReaderCallback */
@@ -229,7 +253,9 @@ static ssize_t read_stream(void *user, uint64_t position, char *out, size_t cap)
         if (x->out.len > 0) return (ssize_t)buffer_take(&x->out, out, cap);
         if (x->ended) return MHD_CONTENT_READER_END_OF_STREAM;
         fill(x);
-        if (x->out.len == 0 && !x->ended && sleeper_sleep(x->sleeper)) return 0;
+        if (x->out.len > 0 || x->ended) continue;
+        expect_nothing(x);
+        if (sleeper_sleep(x->sleeper)) return 0;
     }
 }
 
@@ -243,7 +269,7 @@ static enum MHD_Result start_stream(exchange *x)
         MHD_add_response_header(response, "Cache-Control", "no-cache");
         MHD_add_response_header(response, "X-Accel-Buffering", "no"); /* proxies hand events on at once */
     }
-    return queue(x, 200, response);
+    return queue(x, 200, response, x->out.len);
 }
 
 enum MHD_Result exchange_continue(exchange *x)

@@ -33,6 +33,8 @@ typedef struct exchange {
     bool counted; /* its outcome is in the metrics */
 } exchange;
 
+/* Time (clock_now_ns()) by which a client has to have done its part, with so many bytes of a reply to read. */
+uint64_t exchange_deadline(const http *h, size_t bytes);
 uint64_t exchange_content_length(const exchange *x); /* as the header says, 0: it does not */
 /* Judges what is known when the header has arrived: access, address, method, sizes. refusal.http != 0: refused. */
 void exchange_check(exchange *x, const char *url, const char *method);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "serve/exchange.h"
 
 enum {
@@ -20,11 +19,6 @@ enum {
     DROPPED_BODIES = 4,        /* a refused body is read up to so many times the limit */
     HELD_BODIES = 16,          /* all bodies being read may take so many times the limit */
 };
-
-static uint64_t deadline(const http *h)
-{
-    return clock_now_ns() + h->p.timeout_s * UINT64_C(1000000000);
-}
 
 static visitor *visitor_of(struct MHD_Connection *connection)
 {
@@ -39,7 +33,7 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
     http *h = user;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        *context = info != NULL ? visitor_open(h->p.watch, info->connect_fd, deadline(h)) : NULL;
+        *context = info != NULL ? visitor_open(h->p.watch, info->connect_fd, exchange_deadline(h, 0)) : NULL;
         metrics_connections(h->p.api->metrics, 1);
     } else {
         visitor_close(*context);
@@ -57,7 +51,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
     (void)code;
     if (*context != NULL) exchange_free(*context);
     *context = NULL;
-    if (v != NULL) visitor_deadline(v, deadline(h));
+    if (v != NULL) visitor_deadline(v, exchange_deadline(h, 0));
 }
 
 static enum MHD_Result begin(http *h, struct MHD_Connection *connection, const char *url, const char *method,
@@ -68,7 +62,7 @@ static enum MHD_Result begin(http *h, struct MHD_Connection *connection, const c
     *x = (exchange){.http = h, .connection = connection, .visitor = visitor_of(connection)};
     *context = x;
     exchange_check(x, url, method);
-    if (x->visitor != NULL) visitor_deadline(x->visitor, deadline(h));
+    if (x->visitor != NULL) visitor_deadline(x->visitor, exchange_deadline(h, 0));
     /* A client that asks before it sends hears a refusal at once, and so does one that would send too much to drop. */
     const bool at_once = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Expect") != NULL ||
                          exchange_content_length(x) / DROPPED_BODIES > h->p.max_body;

@@ -39,7 +39,8 @@ void sleeper_wrote(sleeper *s);
 
 visitor *visitor_open(watch *w, int fd, uint64_t deadline_ns);
 void visitor_close(visitor *v); /* NULL is fine */
-/* Time (clock_now_ns()) by which the next request, or the rest of this one, must be there; 0: none. */
+/* Time (clock_now_ns()) by which the next request, or the rest of this one, must be there, or what there is of its
+ * reply must have been read; 0: none. */
 void visitor_deadline(visitor *v, uint64_t deadline_ns);
 
 /* ---- any thread ---- */
