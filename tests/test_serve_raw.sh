@@ -9,7 +9,7 @@ if ! command -v python3 >/dev/null; then
     echo 'ok 1 - clients over plain sockets # SKIP python3 is not installed'
     exit 0
 fi
-start --chat-template chatml --timeout 2 || {
+start --chat-template chatml --timeout 2 --slots 32 || {
     echo '1..1'
     check 'the server starts' false
     exit 1
