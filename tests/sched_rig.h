@@ -91,6 +91,16 @@ static inline uint64_t rig_submit(rig *r, sched_request request)
     return request.id;
 }
 
+/* The same for a reply of `reply` tokens whose length nobody asked for: of `most` tokens there is room for. */
+static inline uint64_t rig_open_ended(rig *r, uint32_t reply, uint32_t most, sched_request request)
+{
+    request.max_tokens = most;
+    request.open_ended = true;
+    uint64_t id = rig_submit(r, request);
+    r->requests[id].reply = reply;
+    return id;
+}
+
 static inline uint64_t rig_simple(rig *r, uint32_t prompt, uint32_t reply, uint32_t floor)
 {
     return rig_submit(r, (sched_request){.prompt_tokens = prompt, .max_tokens = reply, .floor = floor});

@@ -218,6 +218,88 @@ static void test_queue_full(void **state)
     rig_close(r);
 }
 
+/* When to come back, to a server whose only slot has just begun an open-ended reply of 40 tokens; how many times as
+ * long as the slot was taken. */
+static double retry_of_open_ended(rig *r)
+{
+    const sched_request q = {.prompt_tokens = 10, .max_tokens = 4000, .open_ended = true, .id = RIG_MAX};
+    uint64_t retry = 0;
+    rig_open_ended(r, 40, 4000, (sched_request){.prompt_tokens = 10});
+    rig_step(r);
+    const uint64_t begun = r->now_ns;
+    assert_int_equal(sched_submit(r->s, &q, r->now_ns, &retry), SCHED_QUEUE_FULL);
+    rig_drain(r);
+    return (double)retry / (double)(r->now_ns - begun);
+}
+
+/* Replies of which only the context is the limit: of some usual length at first, then as they have been. */
+static void test_open_ended_replies(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
+    c.slots = 1;
+    c.queue = 0;
+    rig *r = rig_open(&c);
+    double last = retry_of_open_ended(r);
+    assert_true(last > 5 && last < 8); /* 256 instead of 40 */
+    for (int i = 0; i < 10; i++) {
+        const double next = retry_of_open_ended(r);
+        assert_true(next < last && next > 0.9);
+        last = next;
+    }
+    assert_true(last < 1.6);
+    for (int i = 0; i < 60; i++) last = retry_of_open_ended(r);
+    assert_true(last > 0.9 && last < 1.1);
+    rig_close(r);
+}
+
+/* Neither kind tells anything of the other: whoever asks for a length is taken at its word, whatever the open-ended do.
+ */
+static void test_open_ended_are_learnt_apart(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
+    c.slots = 1;
+    c.queue = 0;
+    uint64_t retry[2] = {0};
+    for (int others = 0; others < 2; others++) {
+        rig *r = rig_open(&c);
+        const sched_request q = {.prompt_tokens = 10, .max_tokens = 20, .id = RIG_MAX};
+        for (int i = 0; i < 50 * others; i++) retry_of_open_ended(r);
+        rig_simple(r, 10, 200, 0);
+        rig_step(r);
+        assert_int_equal(sched_submit(r->s, &q, r->now_ns, &retry[others]), SCHED_QUEUE_FULL);
+        rig_close(r);
+    }
+    assert_int_equal(retry[0], retry[1]);
+    rig *r = rig_open(&c);
+    for (int i = 0; i < 60; i++) {
+        rig_simple(r, 10, 20, 0);
+        rig_drain(r);
+    }
+    assert_true(retry_of_open_ended(r) > 5);
+    rig_close(r);
+}
+
+/* The context may have less room than replies usually take. */
+static void test_open_ended_within_the_room(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_FIFO);
+    c.slots = 1;
+    c.queue = 0;
+    rig *r = rig_open(&c);
+    const sched_request q = {.prompt_tokens = 10, .max_tokens = 20, .open_ended = true, .id = RIG_MAX};
+    uint64_t retry = 0;
+    rig_open_ended(r, 20, 20, (sched_request){.prompt_tokens = 10});
+    rig_step(r);
+    const uint64_t begun = r->now_ns;
+    assert_int_equal(sched_submit(r->s, &q, r->now_ns, &retry), SCHED_QUEUE_FULL);
+    rig_drain(r);
+    assert_in_range(retry, (r->now_ns - begun) * 9 / 10, (r->now_ns - begun) * 11 / 10);
+    rig_close(r);
+}
+
 static void test_never_fits(void **state)
 {
     (void)state;
@@ -422,6 +504,9 @@ int main(void)
         cmocka_unit_test(test_plan_twice),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_queue_full),
+        cmocka_unit_test(test_open_ended_replies),
+        cmocka_unit_test(test_open_ended_are_learnt_apart),
+        cmocka_unit_test(test_open_ended_within_the_room),
         cmocka_unit_test(test_never_fits),
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_priority),

@@ -231,6 +231,39 @@ static void test_refuses_what_comes_too_late(void **state)
     rig_close(r);
 }
 
+/* Eight chats at once for two slots, each of about a second and without a length, and three seconds to begin: how many
+ * are let in and begin in time. */
+static size_t chats_in_time(rig *r)
+{
+    const size_t first = r->n;
+    size_t let_in = 0, in_time = 0;
+    for (int i = 0; i < 8; i++) {
+        rig_open_ended(r, 150, 4000, (sched_request){.prompt_tokens = 20, .ttft_ns = 3 * SECOND});
+        if (i == 1) rig_step(r);
+    }
+    rig_drain(r);
+    for (size_t id = first; id < r->n; id++) {
+        const rig_request *q = &r->requests[id];
+        let_in += q->accepted;
+        in_time += q->accepted && q->first_ns <= q->request.arrival_ns + q->request.ttft_ns;
+    }
+    assert_true(let_in <= in_time + 1);
+    return in_time;
+}
+
+/* What there is room for is no length: most of those that can begin in time are let in from the first on, and all of
+ * them, which is three for each slot, once it is known what a reply takes. */
+static void test_deadlines_without_a_length(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+    c.slots = 2;
+    rig *r = rig_open(&c);
+    assert_in_range(chats_in_time(r), 4, 6);
+    for (int i = 0; i < 5; i++) assert_int_equal(chats_in_time(r), 6);
+    rig_close(r);
+}
+
 /* More than can be done, with deadlines: nearly all of those let in are in time, and the slots are full most of the
  * time. */
 static void test_deadlines_under_overload(void **state)
@@ -328,6 +361,25 @@ static void test_prompts_keep_decodes_in_time(void **state)
             assert_true((double)(r->requests[i].finished_ns - r->requests[i].first_ns) <= 1.01 * 59 * target);
         rig_close(r);
     }
+}
+
+/* The same of replies without a length: what the context has room for is not time to make up in. */
+static void test_prompts_keep_open_ended_in_time(void **state)
+{
+    (void)state;
+    sched_config c = rig_config(SCHED_POLICY_ELASTIC);
+    c.kv_pages = 10000;
+    rig *r = rig_open(&c);
+    const double target = 1.4 * decodes_ns(4, 1, 100);
+    for (int i = 0; i < 40; i++) rig_open_ended(r, 60, 8000, (sched_request){.prompt_tokens = 20});
+    rig_drain(r);
+    for (uint32_t i = 0; i < 40; i++)
+        rig_open_ended(r, 60, 8000,
+                       (sched_request){.prompt_tokens = 20 + 8 * i, .floor = 4, .tpot_ns = (uint64_t)target});
+    rig_drain(r);
+    for (size_t i = 40; i < r->n; i++)
+        assert_true((double)(r->requests[i].finished_ns - r->requests[i].first_ns) <= 1.01 * 59 * target);
+    rig_close(r);
 }
 
 /* fifo lets in whoever comes: two streams leave next to no time for a third one's prompt, and its patience ends. */
@@ -461,10 +513,12 @@ int main(void)
         cmocka_unit_test(test_admission_of_prompts),
         cmocka_unit_test(test_hopeless_target),
         cmocka_unit_test(test_refuses_what_comes_too_late),
+        cmocka_unit_test(test_deadlines_without_a_length),
         cmocka_unit_test(test_deadlines_under_overload),
         cmocka_unit_test(test_big_request_ages),
         cmocka_unit_test(test_slack_buys_quality),
         cmocka_unit_test(test_prompts_keep_decodes_in_time),
+        cmocka_unit_test(test_prompts_keep_open_ended_in_time),
         cmocka_unit_test(test_prompt_is_not_starved),
         cmocka_unit_test(test_step_load_settles),
         cmocka_unit_test(test_step_load_settles_with_target),

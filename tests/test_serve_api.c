@@ -83,6 +83,30 @@ static void test_defaults(void **state)
     api_request_clear(&text);
 }
 
+/* Whose length the scheduler cannot take at its word: nothing but the context bounds it, and the model ends it. */
+static void test_open_ended(void **state)
+{
+    (void)state;
+    static const struct {
+        const api_protocol *protocol;
+        const char *body;
+        bool open_ended;
+    } cases[] = {
+        {&api_chat, CHAT(""), true},
+        {&api_chat, CHAT(",\"max_tokens\":9"), false},
+        {&api_chat, CHAT(",\"max_completion_tokens\":1000000"), true},
+        {&api_chat, CHAT(",\"ignore_eos\":true"), false},
+        {&api_completions, TEXT(""), false},
+        {&api_completions, TEXT(",\"max_tokens\":1000000"), true},
+        {&api_messages, MESSAGES(""), false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        api_request r = good(cases[i].protocol, cases[i].body);
+        assert_int_equal(r.open_ended, cases[i].open_ended);
+        api_request_clear(&r);
+    }
+}
+
 static void test_sampling(void **state)
 {
     (void)state;
@@ -445,13 +469,13 @@ static void test_quality_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),        cmocka_unit_test(test_sampling),
-        cmocka_unit_test(test_wrong_fields),    cmocka_unit_test(test_long_stops),
-        cmocka_unit_test(test_long_window),     cmocka_unit_test(test_many_biases),
-        cmocka_unit_test(test_messages),        cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_too_long),        cmocka_unit_test(test_anthropic),
-        cmocka_unit_test(test_quality),         cmocka_unit_test(test_wrong_quality),
-        cmocka_unit_test(test_quality_options),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_open_ended),
+        cmocka_unit_test(test_sampling),      cmocka_unit_test(test_wrong_fields),
+        cmocka_unit_test(test_long_stops),    cmocka_unit_test(test_long_window),
+        cmocka_unit_test(test_many_biases),   cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_prompts),       cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_anthropic),     cmocka_unit_test(test_quality),
+        cmocka_unit_test(test_wrong_quality), cmocka_unit_test(test_quality_options),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -1,5 +1,12 @@
 #include "sched/policy.h"
 
+double policy_reply_tokens(const policy_view *v, const task *t)
+{
+    const double most = t->request.max_tokens;
+    if (!t->request.open_ended) return v->reply_share * most;
+    return v->open_reply_tokens < most ? v->open_reply_tokens : most;
+}
+
 cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t point)
 {
     uint32_t drawn = t->replied ? t->replied : 1;
@@ -9,7 +16,7 @@ cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t po
 
 double policy_tokens_left(const policy_view *v, const task *t)
 {
-    double expected = v->reply_share * t->request.max_tokens - t->replied;
+    double expected = policy_reply_tokens(v, t) - t->replied;
     return expected > 2 ? expected / 2 : 1;
 }
 

@@ -41,8 +41,9 @@ typedef struct policy_view {
     task *const *running; /* [n_running] by turn */
     size_t n_running;
     uint32_t free_slots, free_pages;
-    double reply_share; /* of max_tokens that replies use, on average */
-    double *scratch;    /* [2 * slots * n_points] */
+    double reply_share;       /* of the max_tokens that were asked for: what replies use, on average */
+    double open_reply_tokens; /* of replies that are open-ended, on average */
+    double *scratch;          /* [2 * slots * n_points] */
 } policy_view;
 
 typedef struct policy_pick {
@@ -89,6 +90,8 @@ static inline bool task_is_over(const task *t)
     return t->replied >= t->request.max_tokens;
 }
 
+/* How long its reply will be, if it is like those before. At most max_tokens. */
+double policy_reply_tokens(const policy_view *v, const task *t);
 /* The next token of its reply, as if the prompt had run. */
 cost_item task_decode_cost(const task *t, const sched_point *points, uint32_t point);
 /* For one that decodes and has a target: the time that it can lose now and still keep its target in the mean, if from

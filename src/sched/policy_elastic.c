@@ -121,7 +121,7 @@ static double slot_ns(const policy_view *v, size_t ahead)
         const task *r = v->running[i];
         cost_item cost = task_decode_cost(r, v->config->points, r->request.floor);
         cost_add(&v->cost->shape, &cost, features);
-        steps += v->reply_share * r->request.max_tokens / (double)v->n_running;
+        steps += policy_reply_tokens(v, r) / (double)v->n_running;
     }
     double departures = (double)(ahead + 1 - v->free_slots);
     return departures * steps / (double)v->n_running * cost_predict_ns(v->cost, features);

@@ -39,6 +39,12 @@ static size_t overdue(const policy_view *v)
     return v->now_ns >= arrival_ns + v->config->max_wait_ns ? oldest : NOBODY;
 }
 
+/* As asked for; where nobody asked, as expected. */
+static double reply_tokens(const policy_view *v, const task *t)
+{
+    return t->request.open_ended ? policy_reply_tokens(v, t) : t->request.max_tokens;
+}
+
 typedef struct launch {
     uint32_t m, slots, pages; /* left */
     size_t n;
@@ -66,7 +72,7 @@ static launch gather(const policy_view *v, uint32_t m, size_t first, policy_pick
         }
         cost_item cost = task_decode_cost(t, v->config->points, m);
         cost_add(&v->cost->shape, &cost, features);
-        tokens += (double)t->request.prompt_tokens + t->request.max_tokens;
+        tokens += t->request.prompt_tokens + reply_tokens(v, t);
         picks[l.n++] = (policy_pick){.waiting = i, .point = m};
     }
     double ns = cost_predict_ns(v->cost, features);

@@ -12,6 +12,7 @@
  * trace but the slots it filled. */
 #include "sched/sched.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,9 @@
 #define PRIORITY_NS  1000000000LL
 #define PRIORITY_MAX 16
 #define REPLY_RATE   0.05 /* how fast the mean length of replies is learnt */
+/* The length of an open-ended reply before any has ended: assistants answer chats with 200 to 450 tokens in the mean.
+ * It weighs as much as one reply. */
+#define OPEN_REPLY_TOKENS 256
 
 #define X(NAME, table, text) &policy_##table,
 static const policy *const policies[] = {SCHED_POLICY_MAP(X)};
@@ -43,7 +47,9 @@ struct sched {
     task **slots;   /* [slots] NULL: free */
     size_t n_unused, n_waiting, n_running;
     uint32_t pages_reserved;
-    double reply_share; /* of max_tokens that replies use */
+    double reply_share;       /* of the max_tokens that were asked for: what replies use */
+    double open_reply_tokens; /* of those that are open-ended, ... */
+    double open_replies;      /* ... and how many it is the mean of */
     policy_step step;
     policy_pick *picks; /* [slots] */
     uint32_t *points;   /* [slots] */
@@ -114,6 +120,8 @@ mp_status sched_new(const sched_config *config, sched **out, mp_error *err)
     if (!(s->config.cost.correction > 0)) s->config.cost.correction = 1;
     s->policy = policies[config->policy];
     s->reply_share = 1;
+    s->open_reply_tokens = OPEN_REPLY_TOKENS;
+    s->open_replies = 1;
     lay_out(s);
     mp_status st = arena_reserve(&s->arena, "scheduler", err);
     if (st != MP_OK) {
@@ -168,6 +176,7 @@ static policy_view look(const sched *s, uint64_t now_ns)
                          .free_slots = s->config.slots - (uint32_t)s->n_running,
                          .free_pages = s->config.kv_pages - s->pages_reserved,
                          .reply_share = s->reply_share,
+                         .open_reply_tokens = s->open_reply_tokens,
                          .scratch = s->scratch};
 }
 
@@ -182,12 +191,12 @@ uint32_t sched_pages(const sched *s, uint32_t prompt_tokens, uint32_t max_tokens
 
 /* Until the first of those that run is done, if replies stay as long as they are and steps take what they would with
  * everybody decoding at the floor. */
-static uint64_t until_slot_ns(const sched *s)
+static uint64_t until_slot_ns(const sched *s, const policy_view *v)
 {
     double least = 0, features[COST_FEATURES] = {[COST_STEP] = 1};
     for (size_t i = 0; i < s->n_running; i++) {
         const task *t = s->running[i];
-        double reply = s->reply_share * t->request.max_tokens, left = reply > t->replied ? reply - t->replied : 1;
+        double reply = policy_reply_tokens(v, t), left = reply > t->replied ? reply - t->replied : 1;
         left += (double)(t->request.prompt_tokens - t->done) / s->config.step_tokens;
         if (i == 0 || left < least) least = left;
         cost_item cost = task_decode_cost(t, s->config.points, t->request.floor);
@@ -225,11 +234,11 @@ sched_verdict sched_submit(sched *s, const sched_request *request, uint64_t now_
     if (t.pages > s->config.kv_pages) return SCHED_NEVER_FITS;
     /* Those that will start in the next step do not wait. */
     size_t free_slots = s->config.slots - s->n_running;
+    policy_view v = look(s, now_ns);
     if (s->n_waiting >= s->config.queue + free_slots) {
-        *retry_ns = until_slot_ns(s);
+        *retry_ns = until_slot_ns(s, &v);
         return SCHED_QUEUE_FULL;
     }
-    policy_view v = look(s, now_ns);
     uint64_t late_ns = s->policy->late_ns ? s->policy->late_ns(&v, &t) : 0;
     if (late_ns) {
         *retry_ns = late_ns;
@@ -239,6 +248,18 @@ sched_verdict sched_submit(sched *s, const sched_request *request, uint64_t now_
     *own = t;
     insert_by_turn(s->waiting, &s->n_waiting, own);
     return SCHED_ACCEPTED;
+}
+
+/* What a cap that was asked for says, and what a reply without one is like, are learnt apart. The mean of the
+ * open-ended is of all of them while they are few: its start is a guess. */
+static void learn_reply(sched *s, const task *t)
+{
+    if (!t->request.open_ended) {
+        s->reply_share += REPLY_RATE * ((double)t->replied / t->request.max_tokens - s->reply_share);
+        return;
+    }
+    s->open_replies++;
+    s->open_reply_tokens += fmax(REPLY_RATE, 1 / s->open_replies) * (t->replied - s->open_reply_tokens);
 }
 
 void sched_finish(sched *s, uint64_t id, uint64_t now_ns)
@@ -254,7 +275,7 @@ void sched_finish(sched *s, uint64_t id, uint64_t now_ns)
         take_out(s->running, &s->n_running, at);
         s->slots[t->slot] = NULL;
         s->pages_reserved -= t->pages;
-        if (t->replied) s->reply_share += REPLY_RATE * ((double)t->replied / t->request.max_tokens - s->reply_share);
+        if (t->replied) learn_reply(s, t);
         if (s->n_running == 0) s->memory = (policy_memory){0};
     } else {
         return;

@@ -69,6 +69,8 @@ typedef struct sched_request {
     uint64_t arrival_ns;
     uint32_t prompt_tokens;    /* >= 1 */
     uint32_t max_tokens;       /* of the reply, >= 1 */
+    bool open_ended;           /* nobody asked for that length: it is what there is room for, and says nothing of how
+                                  long the reply will be */
     uint32_t best, floor;      /* points it accepts: best <= point <= floor */
     uint64_t ttft_ns, tpot_ns; /* targets, 0: the configuration's */
     int32_t priority;          /* lower runs first; waiting lowers it */

@@ -49,6 +49,7 @@ typedef struct api_request {
     size_t n_prompts;
     uint32_t n;
     uint32_t max_tokens; /* as asked, 0: whatever the context has room for */
+    bool open_ended;     /* the context ends the reply where the model does not: no length, or more, was asked for */
     mp_sampler_params sampling;
     mp_logit_bias *bias; /* sampling.bias */
     char *stop[API_MAX_STOPS];

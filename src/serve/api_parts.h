@@ -47,7 +47,7 @@ bool prompt_ids(const fields *f, const char *name, const api_context *api, const
 /* Whether so much text may be cut into tokens, or be put together from them, in one request; false: err names the
  * field. */
 bool prompt_bounded(const api_context *api, const char *field, size_t bytes, api_error *err);
-/* All prompts fit the context; max_tokens is cut to what is left. */
+/* All prompts fit the context; max_tokens is cut to what is left, open_ended says whether that alone bounds it. */
 void prompt_limits(const api_context *api, api_request *r, api_error *err);
 
 #endif

@@ -263,5 +263,7 @@ void prompt_limits(const api_context *api, api_request *r, api_error *err)
     for (size_t i = 0; i < r->n_prompts; i++)
         if (r->prompts[i].n > longest) longest = r->prompts[i].n;
     const uint32_t room = api->n_ctx - (uint32_t)longest;
-    if (r->max_tokens == 0 || r->max_tokens > room) r->max_tokens = room;
+    const bool unbounded = r->max_tokens == 0 || r->max_tokens > room;
+    r->open_ended = unbounded && !r->ignore_eos;
+    if (unbounded) r->max_tokens = room;
 }

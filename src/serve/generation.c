@@ -34,6 +34,7 @@ static bool fill_params(const generation *g, size_t i, job_params *p)
     const api_prompt *prompt = &r->prompts[i / r->n];
     *p = (job_params){.n_prompt = prompt->n,
                       .max_tokens = r->max_tokens,
+                      .open_ended = r->open_ended,
                       .sampling = r->sampling,
                       .ignore_eos = r->ignore_eos,
                       .logprobs = r->logprobs,

@@ -16,6 +16,7 @@ typedef struct job_params {
     int32_t *prompt; /* [n_prompt], owned; >= 1 token */
     size_t n_prompt;
     uint32_t max_tokens;        /* >= 1, with the prompt within the context */
+    bool open_ended;            /* max_tokens is only what the context has room for */
     mp_sampler_params sampling; /* the bias is borrowed until it is submitted */
     char **stop;                /* [n_stop], owned; the text ends before the first of them */
     size_t n_stop;

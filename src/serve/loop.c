@@ -259,6 +259,7 @@ static loop_verdict enqueue(loop *l, job *j, uint64_t *retry_ns, mp_error *err)
                                    .arrival_ns = j->arrival_ns,
                                    .prompt_tokens = (uint32_t)p->n_prompt,
                                    .max_tokens = p->max_tokens,
+                                   .open_ended = p->open_ended,
                                    .best = p->best,
                                    .floor = p->floor,
                                    .ttft_ns = p->ttft_ns,
