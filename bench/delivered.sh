@@ -4,7 +4,9 @@
 # as prompts to be scored (/v1/completions with echo and logprobs: teacher forcing), with floors of all kinds, first few at a
 # time, then more than there are slots, so that it runs at mixed points; and once more all of it at full. What the text's
 # log probability lost by that is held against the sum of what the curve says of the points that ran, which every
-# reply tells (usage.moeprism.ppl_increase).
+# reply tells (usage.moeprism.ppl_increase). They agree if they differ by no more than one standard error of that difference,
+# the curve's own and the measurement's. A run in which fewer than a quarter of the windows ran at several points has not
+# tried what it is about: it fails and writes nothing.
 #
 #   bench/delivered.sh [WINDOWS]      of 255 tokens each, default 240; writes docs/results/delivered.md, .csv
 #
@@ -53,6 +55,7 @@ serve mixed 4 1 $((n / 2))
 serve mixed 16 $((n / 2 + 1)) "$n"
 
 # ---- what they lost, what they were said to lose ----
+curve_tokens() { "$moeprism" info --json "$model" | jq '.. | .eval_tokens? // empty'; }
 row() { # reply: tokens, sum of log probabilities, points, loss a token by the curve
     jq -r --argjson length "$length" '(.choices[0].logprobs.token_logprobs[1:$length]) as $p | .usage.moeprism |
         [($p | length), ($p | add), .points[0], .points[1], .compute_floor, .compute_share, (.ppl_increase + 1 | log)] |
@@ -66,14 +69,21 @@ row() { # reply: tokens, sum of log probabilities, points, loss a token by the c
         row "$dir/mixed.$i" | awk -v i="$i" -v side="$side" -v full="$full" -F, -v OFS=, \
             '{ print i, side, $1, full, $2, $3, $4, $5, $6, $7 }'
     done
-} >"$OUT.csv"
+} >"$dir/delivered.csv"
+counts=true
 {
     echo "# Quality that was delivered"
     echo
     echo "$(basename "$model") under the elastic server, $n windows of $length tokens of held-out text scored by it (bench/delivered.sh,"
     echo "$(date -u +%Y-%m-%d)). Delivered: what the text's log probability lost beside the same windows at full. Promised: what the"
-    echo "curve says of the points that ran, token by token. The standard error is that of the difference, over windows."
+    echo "curve says of the points that ran, token by token. The measurement's error is the standard error of the difference over windows."
     echo
-    awk -F, -f bench/delivered.awk "$OUT.csv"
-} >"$OUT.md"
-cat "$OUT.md"
+    awk -F, -v curve_tokens="$(curve_tokens)" -f bench/delivered.awk "$dir/delivered.csv"
+} >"$dir/delivered.md" || counts=false
+cat "$dir/delivered.md"
+if ! $counts; then
+    echo "$0: FAILED: too few windows ran at several points, $OUT.* stay as they were" >&2
+    exit 1
+fi
+mv "$dir/delivered.csv" "$OUT.csv"
+mv "$dir/delivered.md" "$OUT.md"
