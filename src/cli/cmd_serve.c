@@ -287,7 +287,8 @@ static const option_spec specs[] = {
      .offset = AT(max_wait_ms),
      .argument = "MS",
      .max = 1e9,
-     .help = "fullbatch and virtual-queues: the longest wait for a better batch"},
+     .help = "how long others may come first: a better batch (fullbatch, virtual-queues), smaller requests (elastic), "
+             "streams with a target per token (all policies)"},
     {.name = "cost",
      .kind = OPTION_TEXT,
      .offset = AT(cost),

@@ -211,7 +211,8 @@ static const option_spec specs[] = {
      .offset = MEMBER(max_wait_ms),
      .argument = "MS",
      .max = 1e9,
-     .help = "how long a request may wait for a better batch (default 5000)"},
+     .help = "how long others may come first: a better batch (fullbatch, virtual-queues), smaller requests (elastic), "
+             "streams with a target per token (all policies) (default 5000)"},
     {.name = "slower",
      .kind = OPTION_F64,
      .offset = MEMBER(slower),

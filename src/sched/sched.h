@@ -58,7 +58,8 @@ typedef struct sched_config {
     uint32_t kv_pages, page_tokens;
     uint64_t ttft_ns, tpot_ns; /* targets of requests that name none; 0: none */
     uint64_t max_wait_ns; /* 0: 5 s; how long the oldest may wait for a better batch (fullbatch, virtual queues), for
-                            pages that smaller ones take (elastic), for a chunk that breaks nobody's target (all) */
+                            pages that smaller ones take (elastic), for a chunk that breaks nobody's target (all;
+                            half of its own target for the first token, where that is less) */
     const sched_point *points; /* [n_points], copied */
     uint32_t n_points;
     cost_model cost; /* copied; corrected by what sched_ran() tells */
