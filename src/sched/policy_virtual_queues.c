@@ -13,13 +13,27 @@
  * A launch takes its requests out of all queues and runs at m until all are done. A request that has waited max_wait_ns
  * has its way: the oldest such goes into the next launch, from the best of the queues that hold it.
  *
- * The paper has two triggers, a full queue and an overdue request. Here free slots are never left waiting for a queue
- * to fill: whatever the highest utility is launches at once.
+ * The paper names two triggers: a queue launches when it is full, or when its oldest has waited T_max. This departs
+ * from it on purpose. Free slots never wait for a queue to fill: whatever has the highest utility launches at once, as
+ * Q_8 does in the paper's own example, nearly full. Of the triggers the second is left, the first is then no event of
+ * its own. And where the paper is silent, on what becomes of slots whose requests are done before the batch is, they
+ * are refilled from the launch's own queue, as in continuous batching. The launch is closed, runs dry and makes room
+ * for another one if somebody outside its queue is overdue, or if it has been open for max_wait_ns and another queue
+ * has a higher utility by now.
  *
- * Where the paper is silent, on what becomes of slots whose requests are done before the batch is, this serves as well
- * as it can: they are refilled from the launch's own queue, as in continuous batching. The launch is closed, runs dry
- * and makes room for another one if somebody outside its queue is overdue, or if it has been open for max_wait_ns and
- * another queue has a higher utility by now. */
+ * What `moeprism simulate` says of it: OLMoE-1B-7B split in 32, floors uniform over 100, 75, 50 and 25 % of the expert
+ * compute, 8 slots, T_max 5 s, 300 s of Poisson arrivals, means of three seeds. Beside what is here: free slots that
+ * wait until a queue is full or its oldest overdue, refilled while the launch is open; and the same by the letter, with
+ * nobody let in before the launch is done.
+ *
+ *                       requests/s                   first token, median s
+ *     arrivals/s    here   waits   by the letter     here   waits   by the letter
+ *     0.2          0.214   0.211           0.211      1.6     6.2             6.8
+ *     0.4          0.344   0.340           0.345     25.4    28.3            26.5
+ *     0.6          0.365   0.363           0.356     94.2    97.8           102.9
+ *     256 at once  0.372   0.376           0.367    343.8   336.1           343.3
+ *
+ * Waiting wins nothing, for a step of few costs little here, and costs everybody T_max where load is low. */
 #include "sched/policy.h"
 
 #define NOBODY SIZE_MAX
