@@ -93,12 +93,13 @@ INLINE void panel_ask(dtype type, bool r16, const uint8_t *w, size_t stride, siz
 }
 
 /* All tokens over a chunk; between them the next one, at `next`, is asked for: a few rows at a time, since there are
- * but so many requests under way. */
+ * but so many requests under way. Only interleaved rows, which nearly all models in memory have, are worth code of
+ * their own for two and three tokens. */
 INLINE void panel_chunk(dtype type, bool r16, size_t G, const panel_group *p, size_t runs, const dot_args *a, size_t c,
                         size_t t0, size_t tokens, const uint8_t *next, panel_sums *sums)
 {
     for (size_t t = 0, T; t < tokens; t += T) {
-        T = tokens_together(tokens - t);
+        T = r16 ? tokens_together(tokens - t) : t + PANEL_TOKENS <= tokens ? PANEL_TOKENS : 1;
         panel_ask(type, r16, next, a->w_stride, G * LANES * t / tokens, G * LANES * (t + T) / tokens);
         token x[PANEL_TOKENS];
         int32_t starts[PANEL_TOKENS][STARTS] __attribute__((aligned(64)));
@@ -106,19 +107,14 @@ INLINE void panel_chunk(dtype type, bool r16, size_t G, const panel_group *p, si
             x[i] = token_at(a->x[t0 + t + i], a->n, c);
             chunk_starts(type, &x[i], runs, starts[i]);
         }
-        switch (T) {
-        case PANEL_TOKENS:
+        if (T == PANEL_TOKENS)
             panel_tokens(type, PANEL_TOKENS, G, p, runs, x, starts, sums + t);
-            break;
-        case 3:
+        else if (r16 && T == 3)
             panel_tokens(type, 3, G, p, runs, x, starts, sums + t);
-            break;
-        case 2:
+        else if (r16 && T == 2)
             panel_tokens(type, 2, G, p, runs, x, starts, sums + t);
-            break;
-        default:
+        else
             panel_tokens(type, 1, G, p, runs, x, starts, sums + t);
-        }
     }
 }
 
