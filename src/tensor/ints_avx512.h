@@ -239,19 +239,30 @@ INLINE void multiply_tokens(dtype type, bool b32, size_t T, const passage *p, co
         direct_tokens(type, b32, T, b, f, next, y);
 }
 
-/* The same for a T that the compiler does not know. */
-INLINE void multiply_some(dtype type, bool b32, size_t T, const passage *p, const row_block *b, const unpacked_ints *in,
-                          size_t t, size_t column, asking *next)
+/* Of `left` tokens so many go together. Only tiles in blocks, which nearly all models in memory have, are worth code of
+ * their own for three. */
+INLINE size_t block_tokens(bool b32, size_t left)
 {
-    switch (T) {
-    case FACTOR_TOKENS:
-        return multiply_tokens(type, b32, FACTOR_TOKENS, p, b, in, t, column, next);
-    case 3:
-        return multiply_tokens(type, b32, 3, p, b, in, t, column, next);
-    case 2:
-        return multiply_tokens(type, b32, 2, p, b, in, t, column, next);
-    default: /* nothing is unpacked for one */
-        return multiply_tokens(type, b32, 1, p, b, NULL, t, column, next);
+    if (b32) return tokens_together(left);
+    return left >= FACTOR_TOKENS ? FACTOR_TOKENS : left >= 2 ? 2 : 1;
+}
+
+/* All tokens with a block, which is unpacked at `in`, or not where that is NULL. */
+INLINE void multiply_all(dtype type, bool b32, const passage *p, const row_block *b, const unpacked_ints *in,
+                         size_t column)
+{
+    const uint32_t all = (uint32_t)p->tokens;
+    for (size_t t = 0, T; t < p->tokens; t += T) {
+        T = block_tokens(b32, p->tokens - t);
+        asking next = ask_part(type, b, (uint32_t)t, (uint32_t)(t + T), all);
+        if (T == FACTOR_TOKENS)
+            multiply_tokens(type, b32, FACTOR_TOKENS, p, b, in, t, column, &next);
+        else if (b32 && T == 3)
+            multiply_tokens(type, b32, 3, p, b, in, t, column, &next);
+        else if (T == 2)
+            multiply_tokens(type, b32, 2, p, b, in, t, column, &next);
+        else /* nothing is gained by what is unpacked */
+            multiply_tokens(type, b32, 1, p, b, NULL, t, column, &next);
     }
 }
 
@@ -259,16 +270,11 @@ INLINE void multiply_block(dtype type, bool b32, const passage *p, const row_blo
 {
     unpacked_ints w;
     if (p->tokens <= FACTOR_TOKENS) {
-        asking next = ask_part(type, b, 0, 1, 1);
-        multiply_some(type, b32, p->tokens, p, b, NULL, 0, column, &next);
+        multiply_all(type, b32, p, b, NULL, column);
         return;
     }
     unpack_ints(type, b32, b, &w);
-    for (size_t t = 0, T; t < p->tokens; t += T) {
-        T = tokens_together(p->tokens - t);
-        asking next = ask_part(type, b, (uint32_t)t, (uint32_t)(t + T), (uint32_t)p->tokens);
-        multiply_some(type, b32, T, p, b, &w, t, column, &next);
-    }
+    multiply_all(type, b32, p, b, &w, column);
 }
 
 INLINE void ints_run(dtype type, bool b32, const accumulate_args *args)
