@@ -58,7 +58,7 @@ void residence_free(model_residence *r);
 
 struct mp_model {
     gguf *file;
-    bool copied; /* its weights, into memory, by the first engine */
+    bool copied;                /* its weights, into memory, by the first engine */
     model_residence *residence; /* of its weights */
     const arch *arch;
     hparams hp;
