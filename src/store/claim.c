@@ -21,23 +21,15 @@ static bool movable(const void *user, uint32_t at)
     return x->state == SLOT_RESIDENT && !x->pins && !s->fixed[x->unit];
 }
 
-static uint32_t oldest_guess(const store *s)
-{
-    uint32_t at = s->guesses.oldest;
-    while (at != SLOT_NONE && !movable(s, at)) at = s->links[at].newer;
-    return at;
-}
-
 /* A slot with nothing in it, STORE_NONE where none can be had now. */
 static uint32_t find_room(store *s)
 {
     if (s->n_free) return s->free[--s->n_free];
-    uint32_t at = oldest_guess(s);
+    uint32_t at = slot_list_oldest(&s->guesses, s->links, movable, s);
     if (at == SLOT_NONE) at = s->policy->victim(s->order, movable, s);
     if (at == EVICTION_NONE) return STORE_NONE;
     assert(movable(s, at));
-    store_leave_order(s, at);
-    s->slot_of[s->slots[at].unit] = STORE_NONE;
+    store_forget(s, at);
     s->stats.resident--;
     s->stats.evictions++;
     return at;
@@ -54,16 +46,24 @@ static void unpin(store *s, uint32_t at)
     reads_settle(s, at);
 }
 
+/* The slot is one that may be given up, in its turn. */
+static void enter_order(store *s, uint32_t at)
+{
+    const slot *x = &s->slots[at];
+    if (s->fixed[x->unit]) return;
+    if (x->ahead)
+        slot_list_append(&s->guesses, s->links, at);
+    else
+        s->policy->insert(s->order, at, x->unit);
+}
+
 /* Puts a unit that has no slot into one, pinned, its reads queued. */
 static void place(store *s, uint32_t at, uint32_t unit, bool ahead)
 {
     s->slots[at] = (slot){.unit = unit, .state = SLOT_READING, .n_left = (uint8_t)s->shape.n_parts, .ahead = ahead};
     s->slot_of[unit] = at;
     pin(s, at);
-    if (!s->fixed[unit] && ahead)
-        slot_list_append(&s->guesses, s->links, at);
-    else if (!s->fixed[unit])
-        s->policy->insert(s->order, at, unit);
+    enter_order(s, at);
     reads_queue(s, at);
 }
 
@@ -71,15 +71,14 @@ static void place(store *s, uint32_t at, uint32_t unit, bool ahead)
 static void use(store *s, uint32_t at)
 {
     slot *x = &s->slots[at];
-    const bool guessed = x->ahead;
-    if (guessed && !s->fixed[x->unit]) slot_list_remove(&s->guesses, s->links, at);
-    x->ahead = false;
-    s->stats.ahead_used += guessed;
-    if (s->fixed[x->unit]) return;
-    if (guessed)
-        s->policy->insert(s->order, at, x->unit);
-    else
+    if (x->ahead) {
+        store_leave_order(s, at);
+        x->ahead = false;
+        enter_order(s, at);
+        s->stats.ahead_used++;
+    } else if (!s->fixed[x->unit]) {
         s->policy->hit(s->order, at, x->unit);
+    }
 }
 
 /* Units [i, n) of the list that were pinned because they were there; slot [n] says which. */

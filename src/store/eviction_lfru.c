@@ -143,9 +143,7 @@ static void grow_stale(lfru *s)
 
 static uint32_t oldest(const lfru *s, bool (*movable)(const void *user, uint32_t slot), const void *user)
 {
-    uint32_t slot = s->order.oldest;
-    while (slot != SLOT_NONE && !movable(user, slot)) slot = s->links[slot].newer;
-    return slot;
+    return slot_list_oldest(&s->order, s->links, movable, user);
 }
 
 static uint32_t lfru_victim(void *state, bool (*movable)(const void *user, uint32_t slot), const void *user)

@@ -51,9 +51,7 @@ static void lru_remove(void *state, uint32_t slot, uint32_t key)
 static uint32_t lru_victim(void *state, bool (*movable)(const void *user, uint32_t slot), const void *user)
 {
     const lru *s = state;
-    uint32_t slot = s->used.oldest;
-    while (slot != SLOT_NONE && !movable(user, slot)) slot = s->links[slot].newer;
-    return slot;
+    return slot_list_oldest(&s->used, s->links, movable, user);
 }
 
 const eviction eviction_lru = {

@@ -52,12 +52,6 @@ static void drop_head(store *s)
     s->n_queue--;
 }
 
-static void forget(store *s, uint32_t at)
-{
-    store_leave_order(s, at);
-    s->slot_of[s->slots[at].unit] = STORE_NONE;
-}
-
 void reads_settle(store *s, uint32_t at)
 {
     slot *x = &s->slots[at];
@@ -72,7 +66,7 @@ static bool skip_head(store *s)
     const uint32_t at = s->queue[s->queue_head];
     slot *x = &s->slots[at];
     if (x->state == SLOT_READING && (x->pins || x->n_started)) return false;
-    if (x->state == SLOT_READING) forget(s, at);
+    if (x->state == SLOT_READING) store_forget(s, at);
     x->state = SLOT_FAILED;
     x->n_left -= s->shape.n_parts - x->n_started;
     drop_head(s);
@@ -108,7 +102,7 @@ static void fail(store *s, uint32_t at, uint32_t part, int error, uint32_t arriv
 {
     slot *x = &s->slots[at];
     if (x->state == SLOT_FAILED) return; /* the first fault is told */
-    forget(s, at);
+    store_forget(s, at);
     x->state = SLOT_FAILED;
     x->failed_part = (uint8_t)part;
     x->error = error;

@@ -5,6 +5,7 @@
 #ifndef STORE_SLOT_LIST_H
 #define STORE_SLOT_LIST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define SLOT_NONE UINT32_MAX
@@ -37,6 +38,15 @@ static inline void slot_list_append(slot_list *l, slot_link *links, uint32_t slo
     *(l->newest == SLOT_NONE ? &l->oldest : &links[l->newest].newer) = slot;
     l->newest = slot;
     l->n++;
+}
+
+/* The oldest that may go, SLOT_NONE: none may. */
+static inline uint32_t slot_list_oldest(const slot_list *l, const slot_link *links,
+                                        bool (*movable)(const void *user, uint32_t slot), const void *user)
+{
+    uint32_t slot = l->oldest;
+    while (slot != SLOT_NONE && !movable(user, slot)) slot = links[slot].newer;
+    return slot;
 }
 
 #endif

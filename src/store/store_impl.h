@@ -100,6 +100,13 @@ static inline void store_leave_order(store *s, uint32_t at)
         s->policy->remove(s->order, at, x->unit);
 }
 
+/* Its unit is no longer there. */
+static inline void store_forget(store *s, uint32_t at)
+{
+    store_leave_order(s, at);
+    s->slot_of[s->slots[at].unit] = STORE_NONE;
+}
+
 /* Has the parts of a slot in SLOT_READING read. */
 void reads_queue(store *s, uint32_t at);
 /* Starts what the depth allows, and forgets what nobody wants any more before its turn came. */
