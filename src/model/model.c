@@ -43,16 +43,21 @@ static uint64_t count_params(const gguf *g)
     return n;
 }
 
+static dtype expert_type(const mp_model *m)
+{
+    const moe_weights *w = &model_first_moe(m)->w;
+    return m->info.artifact_version ? w->gate_up.type : w->gate.type;
+}
+
 static void fill_info(mp_model *m)
 {
     mp_model_info *info = &m->info;
     const hparams *hp = &m->hp;
-    const moe_weights *w = &model_first_moe(m)->w;
     info->path = gguf_path(m->file);
     info->architecture = m->arch->name;
     info->name = "";
     if (gguf_has(m->file, "general.name")) gguf_get_cstring(m->file, "general.name", &info->name, NULL);
-    info->type = dtype_get(info->artifact_version ? w->gate_up.type : w->gate.type)->name;
+    info->type = dtype_get(expert_type(m))->name;
     info->n_layers = hp->n_layers;
     info->n_moe_layers = hp->n_layers - hp->n_dense;
     info->n_embd = hp->n_embd;
@@ -106,10 +111,8 @@ static mp_status load_vocabulary(mp_model *m, mp_error *err)
 /* Kernels gain nothing by copies of types that they do not arrange. */
 static bool is_copied(const mp_model *m, mp_weights weights)
 {
-    const moe_weights *w = &model_first_moe(m)->w;
     if (weights != MP_WEIGHTS_AUTO) return weights == MP_WEIGHTS_COPIED;
-    return rows16_type(w->gate_up.data ? w->gate_up.type : w->gate.type) != DTYPE_NONE &&
-           m->info.bytes_total <= memory_available("") / 2;
+    return rows16_type(expert_type(m)) != DTYPE_NONE && m->info.bytes_total <= memory_available("") / 2;
 }
 
 static mp_status load(mp_model *m, const mp_model_params *params, mp_error *err)
