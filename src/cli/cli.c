@@ -32,12 +32,18 @@ static mp_weights weights_asked(const cli_common *common)
     return common->mmap ? MP_WEIGHTS_MAPPED : common->no_mmap ? MP_WEIGHTS_COPIED : MP_WEIGHTS_AUTO;
 }
 
-mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err)
+mp_status cli_open_file(const cli_common *common, const char *path, uint32_t override_experts, mp_model **out,
+                        mp_error *err)
 {
     const mp_model_params params = {.override_experts = override_experts, .weights = weights_asked(common)};
     if (common->mmap && common->no_mmap)
         return status_fail(err, MP_E_INVALID, "a model cannot be both mapped (--mmap) and in memory (--no-mmap)");
-    return mp_model_open(common->args[0], &params, out, err);
+    return mp_model_open(path, &params, out, err);
+}
+
+mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err)
+{
+    return cli_open_file(common, common->args[0], override_experts, out, err);
 }
 
 uint32_t cli_context(const mp_model *model, uint32_t asked)

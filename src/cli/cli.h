@@ -23,6 +23,9 @@ mp_status cli_flush(mp_error *err);
 
 /* Opens the model that the command names, with a line of progress where it is read into memory. */
 mp_status cli_open_model(const cli_common *common, uint32_t override_experts, mp_model **out, mp_error *err);
+/* The same for another one, whose weights are to be where those are. */
+mp_status cli_open_file(const cli_common *common, const char *path, uint32_t override_experts, mp_model **out,
+                        mp_error *err);
 
 /* Tokens of context where none is asked for: the model's own, but no more than this. */
 enum { CLI_DEFAULT_CTX = 4096 };

@@ -154,8 +154,7 @@ static int run(const cli_command *self, const void *options)
     mp_status status = cli_open_model(&o->common, o->override_experts, &model, &err);
     if (status == MP_OK) status = choose_store(model, o, &store, &err);
     const bool go_on = status == MP_OK && !o->store.plan;
-    if (go_on && o->against != NULL)
-        status = mp_model_open(o->against, &(mp_model_params){.weights = MP_WEIGHTS_AUTO}, &against, &err);
+    if (go_on && o->against != NULL) status = cli_open_file(&o->common, o->against, 0, &against, &err);
     if (go_on && status == MP_OK) status = input_read(o->text, &text, &len, &err);
     report.model = model;
     report.against = against;
