@@ -1,32 +1,12 @@
 /* Who leaves the serving loop early: a job that is released in the middle of its reply, and what waits when the server
  * is told to stop. The linker puts __wrap_mp_engine_step() in front of the engine's own step (Makefile), so that the
  * engine stands still while the tests arrange things. */
-#include "testing.h"
+#include "loop_testing.h"
 
 #include <pthread.h>
 #include <unistd.h>
 
-#include "serve/loop.h"
-
 enum { CTX = 256, QUEUE = 8, REPLY = 100, EARLY = 5, FREE = INT32_MAX };
-
-static mp_model *model;
-static metrics *counts;
-
-static int open_model(void **state)
-{
-    (void)state;
-    mp_error err;
-    return mp_model_open("models/demo-olmoe-q8_0.gguf", NULL, &model, &err) || metrics_new(model, &counts, &err);
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    metrics_free(counts);
-    mp_model_close(model);
-    return 0;
-}
 
 /* ---- the engine ---- */
 

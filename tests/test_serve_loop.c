@@ -1,32 +1,13 @@
 /* The serving loop on the demo model: greedy streams equal a plain run at the same point, alone and in company, with
  * and without the prefix cache; limits, refusals, the account. */
-#include "testing.h"
+#include "loop_testing.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/rng.h"
-#include "serve/loop.h"
 
 enum { CTX = 256, SLOTS = 8, STREAMS = 24, REPLY = 24 };
-
-static mp_model *model;
-static metrics *counts;
-
-static int open_model(void **state)
-{
-    (void)state;
-    mp_error err;
-    return mp_model_open("models/demo-olmoe-q8_0.gguf", NULL, &model, &err) || metrics_new(model, &counts, &err);
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    metrics_free(counts);
-    mp_model_close(model);
-    return 0;
-}
 
 /* ---- a plain run ---- */
 
