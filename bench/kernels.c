@@ -37,8 +37,8 @@ typedef struct bench {
     uint32_t *order;
     const void *x[MAX_TOKENS];
     float *y[MAX_TOKENS];
-    double bandwidth; /* GB/s, infinite where the buffer fits a cache */
-    size_t tokens;    /* 0: a few numbers of them */
+    double bandwidth;           /* GB/s, infinite where the buffer fits a cache */
+    size_t tokens[3], n_tokens; /* numbers of them to measure */
     bool csv;
 } bench;
 
@@ -282,8 +282,6 @@ static bool reads(const kernels *k, dtype stored)
     return dtype_is_b32(stored) ? k->blocks32 : !dtype_is_r16(stored) || k->rows16;
 }
 
-static const size_t TOKENS[] = {1, 4, 32};
-
 static void run_type(bench *b, const char *isa_wanted)
 {
     for (const product *p = PRODUCTS; p < PRODUCTS + sizeof PRODUCTS / sizeof *PRODUCTS; p++) {
@@ -296,8 +294,7 @@ static void run_type(bench *b, const char *isa_wanted)
             b->k = kernels_get(*isa);
             if (!reads(b->k, b->stored)) continue;
             fill_tokens(b, p->part == dot_part && b->traits->quantized);
-            for (size_t i = 0; i < sizeof TOKENS / sizeof *TOKENS; i++)
-                if (!b->tokens || i == 0) measure(b, p->name, p->part, elements, b->tokens ? b->tokens : TOKENS[i]);
+            for (size_t i = 0; i < b->n_tokens; i++) measure(b, p->name, p->part, elements, b->tokens[i]);
             free_tokens(b);
         }
         free(b->order);
@@ -307,7 +304,7 @@ static void run_type(bench *b, const char *isa_wanted)
 int main(int argc, char **argv)
 {
     static const dtype TYPES[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q6_K, DTYPE_Q4_K, DTYPE_Q4_0};
-    bench b = {.bytes = (size_t)1024 << 20};
+    bench b = {.bytes = (size_t)1024 << 20, .tokens = {1, 4, 32}, .n_tokens = 3};
     const char *isa = NULL, *type = NULL;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--csv")) {
@@ -319,8 +316,9 @@ int main(int argc, char **argv)
         } else if (!strcmp(argv[i], "--megabytes") && i + 1 < argc && atoi(argv[i + 1]) > 0) {
             b.bytes = (size_t)atoi(argv[++i]) << 20;
         } else if (!strcmp(argv[i], "--tokens") && i + 1 < argc && atoi(argv[i + 1]) > 0) {
-            b.tokens = (size_t)atoi(argv[++i]);
-            if (b.tokens > MAX_TOKENS) b.tokens = MAX_TOKENS;
+            const size_t n = (size_t)atoi(argv[++i]);
+            b.tokens[0] = n < MAX_TOKENS ? n : MAX_TOKENS;
+            b.n_tokens = 1;
         } else {
             fprintf(stderr, "usage: kernels [--csv] [--isa NAME] [--type NAME] [--megabytes N] [--tokens N]\n");
             return 2;
