@@ -129,7 +129,11 @@ export class Mock {
       n += 1;
       send(asked.stream_options?.continuous_usage_stats ? {...word, usage: this.usage(n, floor, used, pace)} : word);
       this.counters.token(used.point, pace / 1000);
-      if (n === 12 && text.includes('break')) { response.destroy(); break; }
+      if (n === 12 && text.includes('break')) {
+        response.socket.end(); /* what was sent arrives, however slow the page */
+        this.counters.end();
+        return;
+      }
       if (n === 12 && text.includes('midway')) send({error: {message: 'the step failed: out of pages'}});
       await sleep(pace);
     }
