@@ -7,9 +7,8 @@
 
 #include "base/clock.h"
 
-/* Rows of gate and of up in a work item: of sub-experts all, since both stand together, up to so many. */
-#define HIDDEN_ROWS    32
-#define WHOLE_SUB_ROWS 64
+/* Rows of gate and of up in a work item, where they are two products. */
+#define HIDDEN_ROWS 32
 
 static size_t max_pairs(const moe_exec *m)
 {
@@ -315,7 +314,7 @@ void moe_exec_hidden(moe_exec *m, const moe_pass *pass, const uint32_t *groups, 
     const moe_shape *s = &m->shape;
     apply_job job = {.m = m, .pass = pass, .groups = groups, .n_groups = n};
     job.blocks = (s->part_width + HIDDEN_ROWS - 1) / HIDDEN_ROWS;
-    if (s->tile && s->part_width <= WHOLE_SUB_ROWS && pass->layer->gate != MP_GATE_PROXY)
+    if (moe_hidden_in_one(pass->layer))
         pool_for(m->x->pool, n, hidden_sub_item, &job);
     else
         pool_for(m->x->pool, n * job.blocks, hidden_item, &job);

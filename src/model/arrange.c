@@ -77,9 +77,10 @@ static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_er
     tensor *const list[] = {&w->q.w,      &w->k.w,    &w->v.w,      &w->o.w,      &w->q_a,    &w->kv_a,
                             &w->ffn.gate, &w->ffn.up, &w->ffn.down, &moe->w.gate, &moe->w.up, &moe->w.down};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) MP_TRY(arrange_tensor(j, list[i], err));
-    /* of sub-experts the up rows begin in the middle; a proxy gate takes rows one by one */
-    const bool whole = moe->shape.part_width % ROWS16 == 0 && moe->gate != MP_GATE_PROXY;
-    return whole ? arrange_tensor(j, &moe->w.gate_up, err) : MP_OK;
+    /* of sub-experts the up rows begin in the middle */
+    const uint32_t together = moe_hidden_in_one(moe) ? 2 * moe->shape.part_width : moe->shape.part_width;
+    const bool sixteens = together % ROWS16 == 0 && moe->gate != MP_GATE_PROXY;
+    return sixteens ? arrange_tensor(j, &moe->w.gate_up, err) : MP_OK;
 }
 
 static mp_status arrange_all(arrange_job *j, mp_model *m, const kernels *k, mp_error *err)

@@ -93,6 +93,15 @@ typedef struct moe_layer {
     uint32_t n_rungs;
 } moe_layer;
 
+/* Neurons of a sub-expert whose gate and up rows, which stand together, are one product. */
+enum { MOE_ONE_PRODUCT_WIDTH = 64 };
+
+/* Whether those of this layer are. A proxy gate takes rows one by one. */
+static inline bool moe_hidden_in_one(const moe_layer *l)
+{
+    return l->shape.tile && l->shape.part_width <= MOE_ONE_PRODUCT_WIDTH && l->gate != MP_GATE_PROXY;
+}
+
 /* The widest W of 256, 128, 64, 32 that divides d, or d itself where none does. */
 uint32_t moe_tile(uint32_t d);
 /* Multiply-adds of the gate over those of the full expert compute. */
