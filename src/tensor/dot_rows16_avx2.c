@@ -7,9 +7,6 @@
 
 #include "tensor/rows16_run.h"
 
-/* Memory is asked for this far ahead, into the level-1 cache. */
-enum { R16_AHEAD = 6 * 1024 };
-
 /* Tokens at a chunk of 16 rows: what the words of its runs begin with (r16_starts()), and the sums so far. */
 typedef struct r16_tokens {
     token at[FEW_TOKENS];
@@ -88,7 +85,7 @@ INLINE void r16_few(dtype type, size_t T, const dot_args *a, size_t r0, size_t t
 #pragma GCC unroll 8
     for (size_t t = 0; t < R16_HALVES * T; t++) x.sums[t / 2][t % 2] = v_zero();
     for (size_t k = 0; k < a->n; k += CHUNK, at += bytes) {
-        const size_t left = a->n - k, runs = left < CHUNK ? left / RUN : CHUNK_RUNS, ahead = at + R16_AHEAD;
+        const size_t left = a->n - k, runs = left < CHUNK ? left / RUN : CHUNK_RUNS, ahead = at + r16_ahead(type);
         const uint8_t *next = ahead < total ? a->w + ahead : a->next + (ahead - total);
         const r16_chunk c = r16_at(type, a->w + r0 * a->w_stride, a->n, k);
 #pragma GCC unroll 4

@@ -9,9 +9,6 @@
 
 enum { FEW_TOKENS = 4 };
 
-/* Memory is asked for this far ahead, into the level-1 cache. */
-enum { R16_AHEAD = 6 * 1024 };
-
 /* dots[p][t] += elements 4 e .. of runs i + p, p < runs_together(). Of the lines at `next` of all 8 words of these runs
  * those are asked for that fall to words `step` and on. */
 INLINE void multiply_words(dtype type, size_t T, size_t i, size_t e, size_t step, const r16_chunk *c, const token *x,
@@ -64,7 +61,7 @@ INLINE void r16_few(dtype type, size_t T, const dot_args *a, size_t r0, size_t t
 #pragma GCC unroll 4
     for (size_t t = 0; t < T; t++) sums[t] = v_zero();
     for (size_t k = 0; k < a->n; k += CHUNK, at += bytes) {
-        const size_t left = a->n - k, runs = left < CHUNK ? left / RUN : CHUNK_RUNS, ahead = at + R16_AHEAD;
+        const size_t left = a->n - k, runs = left < CHUNK ? left / RUN : CHUNK_RUNS, ahead = at + r16_ahead(type);
         const uint8_t *next = ahead < total ? a->w + ahead : a->next + (ahead - total);
         const r16_chunk c = r16_at(type, a->w + r0 * a->w_stride, a->n, k);
         token x[FEW_TOKENS];
