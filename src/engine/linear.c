@@ -65,7 +65,7 @@ static void linear_rows(void *arg, size_t item, unsigned thread)
     const uint32_t left = w->rows - row, rows = left < per_item ? left : per_item;
     float **ptrs = j->ptrs + (size_t)thread * j->tokens;
     for (size_t t = 0; t < j->tokens; t++) ptrs[t] = p->out + t * p->out_stride + row;
-    const uint32_t next = row + per_item * pool_threads(j->x->pool);
+    const uint32_t next = row + per_item;
     j->x->k->rows_dot(w->type, w->cols, tensor_row(w, 0, row), w->row_bytes, rows, acts_for(j->in, w), ptrs, j->tokens,
                       next < w->rows ? tensor_row(w, 0, next) : NULL);
 }

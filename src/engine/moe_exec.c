@@ -161,7 +161,7 @@ static void hidden_sub_item(void *arg, size_t item, unsigned thread)
 {
     const apply_job *j = arg;
     const moe_exec *m = j->m;
-    const size_t next = item + pool_threads(m->x->pool);
+    const size_t next = item + 1;
     hidden_whole_sub(j, group_of(j, item), next < j->n_groups ? m->at[0][group_of(j, next)] : NULL, thread);
 }
 
@@ -199,7 +199,7 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
     const uint8_t *up_rows = m->at[s->tile ? 0 : 1][g] + up_row * up->row_bytes;
     k->rows_dot(gate->type, s->d, gate_rows, gate->row_bytes, end - row, in, out, n, up_rows);
     k->rows_dot(up->type, s->d, up_rows, up->row_bytes, end - row, up_in, up_out, n,
-                hidden_item_weights(j, item + pool_threads(m->x->pool)));
+                hidden_item_weights(j, item + 1));
     for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
     scale_rows(j, begin, stop, first, end - first);
 }
