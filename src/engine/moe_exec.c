@@ -101,6 +101,7 @@ typedef struct apply_job {
     size_t n_groups;
     uint32_t blocks;               /* of hidden rows */
     size_t first, end;             /* groups of the down product */
+    uint32_t down_rows;            /* of whole experts, in an item */
     size_t ranges, tiles_per_item; /* ranges: of tokens */
 } apply_job;
 
@@ -278,10 +279,10 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
     const tensor *w = &j->pass->layer->w.down;
-    const uint32_t row = (uint32_t)item * MOE_DOWN_ROWS, left = s->d - row,
-                   rows = left < MOE_DOWN_ROWS ? left : MOE_DOWN_ROWS;
+    const uint32_t row = (uint32_t)item * j->down_rows, left = s->d - row,
+                   rows = left < j->down_rows ? left : j->down_rows;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap, *tmp = m->down_tmp + (size_t)thread * m->cap * MOE_DOWN_ROWS;
-    for (size_t i = 0; i < m->cap && i < j->pass->tokens; i++) out[i] = tmp + i * MOE_DOWN_ROWS;
+    for (size_t i = 0; i < j->pass->tokens; i++) out[i] = tmp + i * j->down_rows;
     for (size_t t = 0; j->first == 0 && t < j->pass->tokens; t++)
         memset(j->pass->y + t * s->d + row, 0, rows * sizeof *tmp);
     for (size_t g = j->first; g < j->end; g++) {
@@ -295,6 +296,17 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
             for (uint32_t r = 0; r < rows; r++) y[r] += out[i][r];
         }
     }
+}
+
+/* Items go through all experts, so few tokens, which are computed faster than memory answers, want long ones. */
+static void run_down_rows(apply_job *j)
+{
+    const moe_exec *m = j->m;
+    const uint32_t d = m->shape.d, share = d / (4 * m->threads) / MOE_DOWN_ROWS * MOE_DOWN_ROWS;
+    const size_t room = m->cap / j->pass->tokens * MOE_DOWN_ROWS;
+    j->down_rows = share > MOE_DOWN_ROWS ? share < MOE_MOST_DOWN_ROWS ? share : MOE_MOST_DOWN_ROWS : MOE_DOWN_ROWS;
+    if (j->down_rows > room) j->down_rows = (uint32_t)room;
+    pool_for(m->x->pool, (d + j->down_rows - 1) / j->down_rows, down_rows_item, j);
 }
 
 /* Hidden rows of pairs [begin, end) as activations. */
@@ -329,7 +341,7 @@ void moe_exec_down(moe_exec *m, const moe_pass *pass, size_t first, size_t end)
     } else {
         if (first < end)
             set_hidden_acts(m, pass->layer, m->group_start[m->active[first]], m->group_start[m->active[end - 1] + 1]);
-        pool_for(m->x->pool, (s->d + MOE_DOWN_ROWS - 1) / MOE_DOWN_ROWS, down_rows_item, &job);
+        run_down_rows(&job);
     }
 }
 

@@ -91,7 +91,9 @@ typedef struct moe_exec {
     uint64_t router_ns, gate_ns, experts_ns;
 } moe_exec;
 
-#define MOE_DOWN_ROWS 32
+/* Rows of a whole expert's down matrix in a work item: of as many tokens as fit, and of few. */
+#define MOE_DOWN_ROWS      32
+#define MOE_MOST_DOWN_ROWS 256
 
 /* The matrices of an expert: gate, up and down, or of a sub-expert: gate with up, and down. NULL past the last. */
 static inline const tensor *moe_part(const moe_layer *l, unsigned part)
