@@ -91,7 +91,9 @@ static void point_at_mapping(moe_exec *m, const moe_layer *layer)
 {
     const tensor *w;
     for (unsigned part = 0; part < MOE_PARTS && (w = moe_part(layer, part)); part++)
-        for (size_t g = 0; g < m->n_active; g++) m->at[part][g] = tensor_row(w, m->active[g], 0);
+        for (size_t g = 0; g < m->n_active; g++)
+            m->at[part][g] =
+                w == &layer->w.down_t ? moe_down_first(layer, m->active[g]) : tensor_row(w, m->active[g], 0);
 }
 
 typedef struct apply_job {
@@ -223,7 +225,7 @@ static size_t first_pair_of(const moe_exec *m, size_t begin, size_t end, size_t 
 static const void *down_tile_at(const apply_job *j, size_t first, size_t g)
 {
     if (g >= j->end) return NULL;
-    return j->m->at[1][g] + first * j->m->shape.part_width * j->pass->layer->w.down_t.row_bytes;
+    return j->m->at[1][g] + moe_down_offset(j->pass->layer, (uint32_t)first);
 }
 
 /* A few runs of W outputs, side by side, for one range of tokens. */
@@ -262,9 +264,12 @@ static void run_down_tiles(apply_job *j)
     pool *p = j->m->x->pool;
     const size_t tiles = j->m->shape.d / j->m->shape.tile, threads = pool_threads(p), wanted = 4 * threads,
                  tokens = j->pass->tokens;
+    const size_t together = j->pass->layer->w.down_tiles ? j->pass->layer->w.down_tiles : tiles;
     j->tiles_per_item = 1;
-    if (tiles % threads == 0)
+    if (tiles % threads == 0 && together % (tiles / threads) == 0)
         j->tiles_per_item = tiles / threads;
+    else if (tiles % threads == 0 && tiles / threads % together == 0)
+        j->tiles_per_item = together;
     else if (tiles < wanted)
         j->ranges = (wanted + tiles - 1) / tiles;
     if (j->ranges > tokens) j->ranges = tokens;

@@ -1,7 +1,8 @@
-/* Weights in memory of our own, arranged for the kernels that run them: rows that these like interleaved
- * (tensor/rows16.h) and down tiles that they like in blocks (tensor/blocks32.h) are arranged where they stand, so no
- * pointer changes and no memory is added; results keep their bits. */
+/* Weights in memory of our own, arranged for the kernels and threads that run them: rows that kernels like interleaved
+ * (tensor/rows16.h) and down tiles that they like in blocks (tensor/blocks32.h) are arranged where they stand, and the
+ * tiles that one thread takes are brought together. No memory is added; results keep their bits. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/model.h"
 #include "tensor/blocks32.h"
@@ -69,6 +70,43 @@ static mp_status arrange_tiles(arrange_job *j, const moe_shape *shape, tensor *w
     return MP_OK;
 }
 
+typedef struct regroup_job {
+    const moe_layer *layer;
+    uint32_t tiles, together;
+    uint8_t *scratch;
+    size_t expert_bytes;
+} regroup_job;
+
+static void regroup_expert(void *arg, size_t expert, unsigned thread)
+{
+    const regroup_job *j = arg;
+    const moe_layer *l = j->layer;
+    const size_t tile_bytes = moe_down_tile_bytes(l), bytes = j->expert_bytes;
+    const uint32_t parts = l->shape.n_parts;
+    uint8_t *down = (uint8_t *)(uintptr_t)l->w.down_t.data + expert * bytes, *scratch = j->scratch + thread * bytes;
+    memcpy(scratch, down, bytes);
+    for (uint32_t n = 0; n < parts; n++)
+        for (uint32_t tile = 0; tile < j->tiles; tile += j->together)
+            memcpy(down + ((size_t)tile * parts + (size_t)n * j->together) * tile_bytes,
+                   scratch + ((size_t)n * j->tiles + tile) * tile_bytes, j->together * tile_bytes);
+}
+
+/* The tiles that each thread takes of a layer's sub-experts, one after the other (moe.h). */
+static mp_status regroup_tiles(arrange_job *j, moe_layer *l, mp_error *err)
+{
+    const moe_shape *s = &l->shape;
+    const uint32_t threads = pool_threads(j->pool);
+    if (!l->w.down_t.data || threads == 1 || s->d / s->tile % threads != 0) return MP_OK;
+    const uint32_t tiles = s->d / s->tile;
+    regroup_job job = {.layer = l, .tiles = tiles, .together = tiles / threads};
+    job.expert_bytes = moe_down_tile_bytes(l) * tiles * s->n_parts;
+    MP_TRY(reserve_scratch(j, job.expert_bytes, err));
+    job.scratch = j->scratch;
+    pool_for(j->pool, s->n_experts, regroup_expert, &job);
+    l->w.down_tiles = job.together;
+    return MP_OK;
+}
+
 /* What is multiplied by whole sixteens of rows. */
 static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error *err)
 {
@@ -91,6 +129,7 @@ static mp_status arrange_all(arrange_job *j, mp_model *m, const kernels *k, mp_e
     for (uint32_t l = 0; l < m->hp.n_layers; l++) {
         if (k->rows16) MP_TRY(interleave_layer(j, m, l, err));
         if (k->blocks32) MP_TRY(arrange_tiles(j, &m->moe[l].shape, &m->moe[l].w.down_t, err));
+        MP_TRY(regroup_tiles(j, &m->moe[l], err));
     }
     return MP_OK;
 }

@@ -58,7 +58,10 @@ typedef struct moe_weights {
     tensor down;     /* [C, d, E] */
     /* sub-experts: matrix e * N + n */
     tensor gate_up; /* [d, 2S, N*E]: S gate rows, then S up rows */
-    tensor down_t;  /* [W, S*d/W, N*E]: for each run of W outputs the pieces of the S neurons */
+    tensor down_t;  /* [W, S*d/W, N*E]: for each run of W outputs, a tile, the pieces of the S neurons */
+    /* Arranged in memory for several threads that take so many tiles each: those of all sub-experts of an expert, then
+     * the next ones of all, so that a thread reads on from one sub-expert to the next. 0: as in files. */
+    uint32_t down_tiles;
     /* probe: log ||y|| = probe . (probe_in . x) + bias; probe_in absent: probe . x */
     tensor probe_in;         /* [d, r] */
     tensor probe;            /* [r or d, N*E] */
@@ -100,6 +103,26 @@ enum { MOE_ONE_PRODUCT_WIDTH = 64 };
 static inline bool moe_hidden_in_one(const moe_layer *l)
 {
     return l->shape.tile && l->shape.part_width <= MOE_ONE_PRODUCT_WIDTH && l->gate != MP_GATE_PROXY;
+}
+
+static inline size_t moe_down_tile_bytes(const moe_layer *l)
+{
+    return l->shape.part_width * l->w.down_t.row_bytes;
+}
+
+/* The first tile of a sub-expert. */
+static inline const uint8_t *moe_down_first(const moe_layer *l, uint32_t sub)
+{
+    const uint32_t n = l->shape.n_parts, part = sub % n, together = l->w.down_tiles;
+    if (!together) return tensor_row(&l->w.down_t, sub, 0);
+    return tensor_row(&l->w.down_t, sub - part, 0) + (size_t)part * together * moe_down_tile_bytes(l);
+}
+
+/* Bytes from there to another of its tiles. */
+static inline size_t moe_down_offset(const moe_layer *l, uint32_t tile)
+{
+    const uint32_t within = l->w.down_tiles ? tile % l->w.down_tiles : tile;
+    return ((size_t)(tile - within) * l->shape.n_parts + within) * moe_down_tile_bytes(l);
 }
 
 /* The widest W of 256, 128, 64, 32 that divides d, or d itself where none does. */
