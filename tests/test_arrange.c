@@ -1,6 +1,8 @@
 /* Weights that are arranged in memory for the kernels of this CPU: which, and that nobody sees a difference. */
 #include "disk_testing.h"
 
+#include "refactor/synth.h"
+
 static mp_model *open_in_memory(const char *path)
 {
     mp_error err;
@@ -45,13 +47,13 @@ static void assert_arranged(const mp_model *m, const kernels *k)
     assert_false(dtype_is_r16(w->router.type));
 }
 
-/* What the model gives is to the bit what it gives mapped. */
-static void assert_same_as_mapped(const mp_model *m, const char *isa, const char *path)
+/* What the model gives is to the bit what it gives mapped, on as many threads. */
+static void assert_same_on_threads(const mp_model *m, const char *isa, const char *path, uint32_t threads)
 {
     mp_error err;
     mp_model *mapped;
     assert_ok(mp_model_open(path, NULL, &mapped, &err), &err);
-    mp_engine *a = open_isa(mapped, isa, 1), *b = open_isa(m, isa, 2);
+    mp_engine *a = open_isa(mapped, isa, 1), *b = open_isa(m, isa, threads);
     float *expected = run_text(mapped, a, 0), *got = run_text(m, b, 0);
     assert_memory_equal(got, expected, TEXT * mp_model_get_info(mapped)->n_vocab * sizeof *got);
     free(expected);
@@ -59,6 +61,11 @@ static void assert_same_as_mapped(const mp_model *m, const char *isa, const char
     mp_engine_close(a);
     mp_engine_close(b);
     mp_model_close(mapped);
+}
+
+static void assert_same_as_mapped(const mp_model *m, const char *isa, const char *path)
+{
+    assert_same_on_threads(m, isa, path, 2);
 }
 
 static void arranged_isa(const char *isa)
@@ -107,6 +114,55 @@ static void test_not_arranged(void **state)
     assert_arranged(whole, NULL);
 }
 
+/* Several down tiles, which the threads of the first engine share; 24 neurons a part, so that only gate and up rows
+ * together are whole sixteens. Other numbers of threads read them as they find them. */
+static const synth_shape SEVERAL_TILES = {
+    .arch = "olmoe",
+    .name = "several tiles",
+    .n_layers = 2,
+    .d = 1536,
+    .n_heads = 12,
+    .n_kv_heads = 12,
+    .context = 256,
+    .n_vocab = 8256,
+    .head_dim = 128,
+    .value_dim = 128,
+    .n_experts = 8,
+    .n_used = 4,
+    .width = 96,
+    .ffn = 96,
+    .q_norm = 1536,
+    .k_norm = 1536,
+    .rope_base = 10000.0f,
+    .rms_eps = 1e-5f,
+    .pre = "olmo",
+    .n_text = 8192,
+    .bos = -1,
+    .eos = 8192,
+    .pad = 8193,
+};
+
+static void shared_tiles_isa(const char *isa)
+{
+    char path[160];
+    mp_error err;
+    snprintf(path, sizeof path, "%s/tiles.gguf", directory);
+    const mp_synth_params params = {.type = "Q4_K", .n_parts = 4};
+    assert_ok(synth_write(path, &SEVERAL_TILES, &params, &err), &err);
+    mp_model *m = open_in_memory(path);
+    for (uint32_t i = 0; i < 4; i++) assert_same_on_threads(m, isa, path, (const uint32_t[]){2, 1, 3, 6}[i]);
+    assert_int_equal(m->moe[0].w.down_tiles, 3);
+    assert_true(dtype_is_r16(m->moe[0].w.gate_up.type));
+    mp_model_close(m);
+    unlink(path);
+}
+
+static void test_shared_tiles(void **state)
+{
+    (void)state;
+    for_each_isa(shared_tiles_isa);
+}
+
 static bool is_no_head(const gguf *g, size_t i, int which)
 {
     (void)which;
@@ -149,6 +205,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arranged),
         cmocka_unit_test(test_not_arranged),
+        cmocka_unit_test(test_shared_tiles),
         cmocka_unit_test(test_tied),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);

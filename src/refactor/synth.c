@@ -47,7 +47,6 @@ static mp_status choose_split(synth *s, mp_error *err)
 static mp_status choose(synth *s, mp_error *err)
 {
     const char *type = s->p->type ? s->p->type : "Q4_0";
-    MP_TRY(synth_shape_find(s->p->like, &s->shape, err));
     s->type = dtype_by_name(type);
     if (s->type == DTYPE_NONE)
         return status_fail(err, MP_E_INVALID, "type '%s' is not supported: choose one of %s", type, dtype_list());
@@ -157,13 +156,20 @@ static mp_status write_model(synth *s, const char *out, mp_error *err)
     return gguf_writer_commit(s->w, err);
 }
 
-mp_status mp_synth(const char *out, const mp_synth_params *params, mp_error *err)
+mp_status synth_write(const char *out, const synth_shape *shape, const mp_synth_params *params, mp_error *err)
 {
-    synth s = {.p = params};
+    synth s = {.p = params, .shape = shape};
     const mp_status status = write_model(&s, out, err);
     gguf_writer_free(s.w);
     synth_list_clear(&s.list);
     synth_pools_clear(&s.pools);
     free(s.piece);
     return status;
+}
+
+mp_status mp_synth(const char *out, const mp_synth_params *params, mp_error *err)
+{
+    const synth_shape *shape;
+    MP_TRY(synth_shape_find(params->like, &shape, err));
+    return synth_write(out, shape, params, err);
 }

@@ -105,4 +105,7 @@ void synth_pools_clear(synth_pools *set);
 
 #define SYNTH_POOL ((size_t)1 << 20)
 
+/* mp_synth() of any shape; params->like is not looked at. */
+mp_status synth_write(const char *out, const synth_shape *shape, const mp_synth_params *params, mp_error *err);
+
 #endif
