@@ -113,8 +113,11 @@ static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_er
     layer_weights *w = &m->layers[l];
     moe_layer *moe = &m->moe[l];
     tensor *const list[] = {&w->q.w,      &w->k.w,    &w->v.w,      &w->o.w,      &w->q_a,    &w->kv_a,
-                            &w->ffn.gate, &w->ffn.up, &w->ffn.down, &moe->w.gate, &moe->w.up, &moe->w.down};
+                            &w->ffn.gate, &w->ffn.up, &w->ffn.down, &moe->w.gate, &moe->w.up, &moe->w.down,
+                            &moe->w.probe_in};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) MP_TRY(arrange_tensor(j, list[i], err));
+    /* a token takes the probes of its experts only */
+    if (moe->shape.n_parts % ROWS16 == 0) MP_TRY(arrange_tensor(j, &moe->w.probe, err));
     /* of sub-experts the up rows begin in the middle */
     const uint32_t together = moe_hidden_in_one(moe) ? 2 * moe->shape.part_width : moe->shape.part_width;
     const bool sixteens = together % ROWS16 == 0 && moe->gate != MP_GATE_PROXY;
