@@ -58,7 +58,7 @@ ALL_CFLAGS = $(STD) $(WARN) $(OPT) $(CODEGEN) $(CFLAGS)
 SAN_CC     ?= clang
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN_FLAGS := -fsanitize=thread -fno-omit-frame-pointer
-TSAN_TESTS ?= test_pool test_engine test_step test_store test_store_threads test_residence test_serve_loop test_serve_metrics
+TSAN_TESTS ?= test_pool test_engine test_step test_store test_store_faults test_store_threads test_residence test_serve_loop test_serve_metrics
 
 # ---- files ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ $(foreach part,cli serve,$(eval $(call PROGRAM_TEST,$(part))))
 # Their engine, their file system fail or wait when they say so.
 $(B)/tests/test_serve_failure: private LDFLAGS += -Wl,--wrap=mp_engine_step,--wrap=sleeper_take
 $(B)/tests/test_serve_leave: private LDFLAGS += -Wl,--wrap=mp_engine_step
-$(B)/tests/test_store: private LDFLAGS += -Wl,--wrap=file_stamp_take
+$(B)/tests/test_store_faults: private LDFLAGS += -Wl,--wrap=file_stamp_take
 
 $(B)/bench/%: $(B)/bench/%.o $(LIB_A)
 	$(call say,LD)
