@@ -221,6 +221,14 @@ INLINE void passage_values(passage *p)
     for (; t < p->tokens; t++) token_values(1, a + t, p->j0, p->rows, p->v + t);
 }
 
+/* Asks for what stands VALUES tokens after the values of token t: those of the next passage, or of the next call where
+ * the caller keeps them one after the other. */
+INLINE void ask_values(const passage *p, size_t t)
+{
+    const float *after = p->args->a[p->t0 + t] + p->j0 + VALUES * p->args->rows;
+    ask_lines((const uint8_t *)after, p->rows * sizeof *after, 0, 1);
+}
+
 /* Tokens t .. t + T with a block. in: the unpacked block, NULL where it is not. */
 INLINE void multiply_tokens(dtype type, bool b32, size_t T, const passage *p, const row_block *b,
                             const unpacked_ints *in, size_t t, size_t column, asking *next)
@@ -230,6 +238,7 @@ INLINE void multiply_tokens(dtype type, bool b32, size_t T, const passage *p, co
     for (size_t i = 0; i < T; i++) {
         token_factors(type, in, b, &p->v[t + i], p->args->a[p->t0 + t + i] + p->j0, &f[i]);
         y[i] = p->args->y[p->t0 + t + i] + column;
+        if (in && column == 0) ask_values(p, t + i);
     }
     if (in)
         ints_unpacked(type, T, b, in, f, next, y);
