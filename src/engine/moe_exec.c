@@ -10,6 +10,13 @@
 /* Rows of gate and of up in a work item, where they are two products. */
 #define HIDDEN_ROWS 32
 
+/* A token's rows of a work item beside the hidden ones: of up, or of gate and up where they are one product. */
+static size_t up_width(const moe_shape *s)
+{
+    const size_t both = s->tile && s->part_width <= MOE_ONE_PRODUCT_WIDTH ? 2 * s->part_width : 0;
+    return both > HIDDEN_ROWS ? both : HIDDEN_ROWS;
+}
+
 static size_t max_pairs(const moe_exec *m)
 {
     return m->cap * moe_full_budget(&m->shape);
@@ -41,7 +48,7 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
     m->pair_token = arena_take(a, max_pairs(m), sizeof *m->pair_token);
     m->pair_run = arena_take(a, max_pairs(m), sizeof *m->pair_run);
     m->hidden = arena_take(a, max_pairs(m), s->part_width * sizeof *m->hidden);
-    m->up = arena_take(a, max_pairs(m), (s->tile ? 2 : 1) * s->part_width * sizeof *m->up);
+    m->up = arena_take(a, threads * cap, up_width(s) * sizeof *m->up);
     m->ptrs = arena_take(a, threads * 4 * cap, sizeof *m->ptrs);
     moe_disk_layout(a, m);
     if (s->tile) return;
@@ -89,11 +96,8 @@ static void group_pairs(moe_exec *m, size_t tokens)
 /* Where the weights of the active groups stand in the mapping. */
 static void point_at_mapping(moe_exec *m, const moe_layer *layer)
 {
-    const tensor *w;
-    for (unsigned part = 0; part < MOE_PARTS && (w = moe_part(layer, part)); part++)
-        for (size_t g = 0; g < m->n_active; g++)
-            m->at[part][g] =
-                w == &layer->w.down_t ? moe_down_first(layer, m->active[g]) : tensor_row(w, m->active[g], 0);
+    for (unsigned part = 0; part < MOE_PARTS && moe_part(layer, part); part++)
+        for (size_t g = 0; g < m->n_active; g++) m->at[part][g] = moe_part_of(layer, part, m->active[g]);
 }
 
 typedef struct apply_job {
@@ -149,11 +153,11 @@ static void hidden_whole_sub(const apply_job *j, size_t g, const void *next, uns
     const tensor *w = &j->pass->layer->w.gate_up;
     const uint32_t width = m->shape.part_width, sub = m->active[g];
     const size_t begin = m->group_start[sub], stop = m->group_start[sub + 1], n = stop - begin;
-    float **out = m->ptrs + (size_t)thread * 4 * m->cap;
+    float **out = m->ptrs + (size_t)thread * 4 * m->cap, *rows = m->up + thread * m->cap * up_width(&m->shape);
     const void **in = (const void **)(out + m->cap);
     for (size_t i = 0; i < n; i++) {
         in[i] = acts_for(j->pass->in, w)[m->pair_token[begin + i]];
-        out[i] = m->up + (begin + i) * 2 * width;
+        out[i] = rows + i * 2 * width;
     }
     m->x->k->rows_dot(w->type, m->shape.d, m->at[0][g], w->row_bytes, 2 * width, in, out, n, next);
     for (size_t i = 0; i < n; i++) m->x->k->swiglu(out[i], out[i] + width, m->hidden + (begin + i) * width, width);
@@ -191,18 +195,18 @@ static void hidden_item(void *arg, size_t item, unsigned thread)
     const uint32_t row = first + (first == 0 ? reuse_proxies(j, begin, stop) : 0),
                    up_row = s->tile ? s->part_width + row : row;
     float **out = m->ptrs + (size_t)thread * 4 * m->cap, **up_out = out + m->cap;
+    float *rows = m->up + thread * m->cap * up_width(s);
     const void **in = (const void **)(out + 2 * m->cap), **up_in = in + m->cap;
     for (size_t i = 0; i < n; i++) {
         in[i] = acts_for(j->pass->in, gate)[m->pair_token[begin + i]];
         up_in[i] = acts_for(j->pass->in, up)[m->pair_token[begin + i]];
         out[i] = m->hidden + (begin + i) * s->part_width + row;
-        up_out[i] = m->up + (begin + i) * s->part_width + row;
+        up_out[i] = rows + i * HIDDEN_ROWS;
     }
     const uint8_t *gate_rows = m->at[0][g] + row * gate->row_bytes;
     const uint8_t *up_rows = m->at[s->tile ? 0 : 1][g] + up_row * up->row_bytes;
     k->rows_dot(gate->type, s->d, gate_rows, gate->row_bytes, end - row, in, out, n, up_rows);
-    k->rows_dot(up->type, s->d, up_rows, up->row_bytes, end - row, up_in, up_out, n,
-                hidden_item_weights(j, item + 1));
+    k->rows_dot(up->type, s->d, up_rows, up->row_bytes, end - row, up_in, up_out, n, hidden_item_weights(j, item + 1));
     for (size_t i = 0; i < n; i++) k->swiglu(out[i], up_out[i], out[i], end - row);
     scale_rows(j, begin, stop, first, end - first);
 }
@@ -258,7 +262,8 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
 }
 
 /* A thread takes neighbouring tiles of every sub-expert: memory is read faster in long pieces, and the hidden rows that
- * all tiles take come from a near cache. Where that does not come out even, tiles are shared out one by one. */
+ * all tiles take come from a near cache. An item stays within tiles that stand together; where that does not come out
+ * even, tiles are shared out one by one. */
 static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
@@ -307,10 +312,12 @@ static void down_rows_item(void *arg, size_t item, unsigned thread)
 static void run_down_rows(apply_job *j)
 {
     const moe_exec *m = j->m;
-    const uint32_t d = m->shape.d, share = d / (4 * m->threads) / MOE_DOWN_ROWS * MOE_DOWN_ROWS;
-    const size_t room = m->cap / j->pass->tokens * MOE_DOWN_ROWS;
-    j->down_rows = share > MOE_DOWN_ROWS ? share < MOE_MOST_DOWN_ROWS ? share : MOE_MOST_DOWN_ROWS : MOE_DOWN_ROWS;
-    if (j->down_rows > room) j->down_rows = (uint32_t)room;
+    const size_t d = m->shape.d, room = m->cap / j->pass->tokens * MOE_DOWN_ROWS;
+    size_t rows = d / (4 * m->threads) / MOE_DOWN_ROWS * MOE_DOWN_ROWS;
+    if (rows > MOE_MOST_DOWN_ROWS) rows = MOE_MOST_DOWN_ROWS;
+    if (rows > room) rows = room;
+    if (rows < MOE_DOWN_ROWS) rows = MOE_DOWN_ROWS;
+    j->down_rows = (uint32_t)rows;
     pool_for(m->x->pool, (d + j->down_rows - 1) / j->down_rows, down_rows_item, j);
 }
 

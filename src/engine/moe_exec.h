@@ -82,16 +82,16 @@ typedef struct moe_exec {
     uint32_t *pair_token;          /* [cap * k0 * N] */
     uint32_t *pair_run;            /* [cap * k0 * N] slot * N + n */
     float *hidden;                 /* [cap * k0 * N, S] */
-    float *up;                     /* the same; of sub-experts [cap * k0 * N, 2 S], gate and up */
+    float *up;                     /* [threads, cap, rows of a work item]: up, or gate and up */
     acts hidden_acts;              /* whole experts: hidden rows as activations */
     float **ptrs;                  /* [threads, 4, cap] */
-    float *down_tmp;               /* [threads, cap, MOE_DOWN_ROWS], whole experts */
+    float *down_tmp;               /* [threads, cap, MOE_DOWN_ROWS] or fewer tokens of more rows, whole experts */
 
     moe_disk disk;
     uint64_t router_ns, gate_ns, experts_ns;
 } moe_exec;
 
-/* Rows of a whole expert's down matrix in a work item: of as many tokens as fit, and of few. */
+/* Rows of a whole expert's down matrix in a work item: with a full batch, and at most, with few tokens. */
 #define MOE_DOWN_ROWS      32
 #define MOE_MOST_DOWN_ROWS 256
 
@@ -102,6 +102,13 @@ static inline const tensor *moe_part(const moe_layer *l, unsigned part)
     const tensor *const split[MOE_PARTS] = {&w->gate_up, &w->down_t, NULL};
     const tensor *const whole[MOE_PARTS] = {&w->gate, &w->up, &w->down};
     return l->shape.tile ? split[part] : whole[part];
+}
+
+/* Where a part of an expert or sub-expert begins. */
+static inline const uint8_t *moe_part_of(const moe_layer *l, unsigned part, uint32_t sub)
+{
+    const tensor *w = moe_part(l, part);
+    return w == &l->w.down_t ? moe_down_first(l, sub) : tensor_row(w, sub, 0);
 }
 
 /* max_rank, proxy_neurons: of the widest gate that will run here. Set x, shape, cap and threads first; disk.store too.
