@@ -58,7 +58,8 @@ ALL_CFLAGS = $(STD) $(WARN) $(OPT) $(CODEGEN) $(CFLAGS)
 SAN_CC     ?= clang
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN_FLAGS := -fsanitize=thread -fno-omit-frame-pointer
-TSAN_TESTS ?= test_pool test_engine test_step test_store test_store_faults test_store_threads test_residence test_serve_loop test_serve_metrics
+TSAN_TESTS ?= test_pool test_engine test_step test_store test_store_faults test_store_threads test_residence \
+	test_serve_loop test_serve_metrics
 
 # ---- files ----------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
-/* kernels_testing.h: weights, tokens and outputs for the tests of kernels. Buffers are allocated to the byte and weights
- * start at odd addresses, so that the sanitizers see any access beside them. */
+/* kernels_testing.h: weights, tokens and outputs for the tests of kernels. Buffers are allocated to the byte and
+ * weights start at odd addresses, so that the sanitizers see any access beside them. */
 #ifndef TESTS_KERNELS_TESTING_H
 #define TESTS_KERNELS_TESTING_H
 
@@ -13,7 +13,7 @@ enum { MAX_ROWS = 35, MAX_TOKENS = 21 };
 #define SENTINEL 12345.0f
 
 static UNUSED_OK const dtype TYPES[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1,
-                              DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
+                                        DTYPE_Q5_0, DTYPE_Q5_1, DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
 enum { N_TYPES = sizeof TYPES / sizeof *TYPES };
 
 /* Lengths in blocks: odd ones, and the edges of chunks and vectors. */

@@ -12,6 +12,8 @@
 #include "store/store.h"
 #include "testing.h"
 
+#define MS 1000000u /* ns */
+
 /* ---- files ---- */
 
 static inline uint8_t byte_at(uint64_t offset)

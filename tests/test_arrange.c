@@ -114,8 +114,8 @@ static void test_not_arranged(void **state)
     assert_arranged(whole, NULL);
 }
 
-/* Several down tiles, which the threads of the first engine share; 24 neurons a part, so that only gate and up rows
- * together are whole sixteens. Other numbers of threads read them as they find them. */
+/* Several down tiles, which the threads of the first engine share; split by 16 24 neurons a part, so that only gate and
+ * up rows together are whole sixteens, and a whole sixteen of probes for each expert. */
 static const synth_shape SEVERAL_TILES = {
     .arch = "olmoe",
     .name = "several tiles",
@@ -129,8 +129,8 @@ static const synth_shape SEVERAL_TILES = {
     .value_dim = 128,
     .n_experts = 8,
     .n_used = 4,
-    .width = 96,
-    .ffn = 96,
+    .width = 384,
+    .ffn = 384,
     .q_norm = 1536,
     .k_norm = 1536,
     .rope_base = 10000.0f,
@@ -142,19 +142,31 @@ static const synth_shape SEVERAL_TILES = {
     .pad = 8193,
 };
 
-static void shared_tiles_isa(const char *isa)
+/* In memory, arranged for two threads; other numbers of threads read it as they find it. */
+static mp_model *several_tiles(const char *isa, uint32_t parts)
 {
     char path[160];
     mp_error err;
     snprintf(path, sizeof path, "%s/tiles.gguf", directory);
-    const mp_synth_params params = {.type = "Q4_K", .n_parts = 4};
+    const mp_synth_params params = {.type = "Q4_K", .n_parts = parts};
     assert_ok(synth_write(path, &SEVERAL_TILES, &params, &err), &err);
     mp_model *m = open_in_memory(path);
     for (uint32_t i = 0; i < 4; i++) assert_same_on_threads(m, isa, path, (const uint32_t[]){2, 1, 3, 6}[i]);
-    assert_int_equal(m->moe[0].w.down_tiles, 3);
-    assert_true(dtype_is_r16(m->moe[0].w.gate_up.type));
-    mp_model_close(m);
     unlink(path);
+    return m;
+}
+
+static void shared_tiles_isa(const char *isa)
+{
+    mp_model *m = several_tiles(isa, 16);
+    const moe_weights *w = &m->moe[0].w;
+    assert_int_equal(w->down_tiles, 3);
+    assert_true(dtype_is_r16(w->gate_up.type));
+    assert_true(dtype_is_r16(w->probe.type));
+    mp_model_close(m);
+    m = several_tiles(isa, 1);
+    assert_int_equal(m->moe[0].w.down_tiles, 0);
+    mp_model_close(m);
 }
 
 static void test_shared_tiles(void **state)

@@ -274,12 +274,8 @@ static void test_choice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_quantize_act),
-        cmocka_unit_test(test_norm_and_swiglu),
-        cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_log_sum_exp),
-        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_choice),  cmocka_unit_test(test_quantize_act), cmocka_unit_test(test_norm_and_swiglu),
+        cmocka_unit_test(test_softmax), cmocka_unit_test(test_log_sum_exp),  cmocka_unit_test(test_attention),
         cmocka_unit_test(test_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -246,10 +246,8 @@ static void test_rows_dot_interleaved(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows_dot_ref),
-        cmocka_unit_test(test_rows_dot),
-        cmocka_unit_test(test_rows_dot_bits),
-        cmocka_unit_test(test_rows_dot_extremes),
+        cmocka_unit_test(test_rows_dot_ref),         cmocka_unit_test(test_rows_dot),
+        cmocka_unit_test(test_rows_dot_bits),        cmocka_unit_test(test_rows_dot_extremes),
         cmocka_unit_test(test_rows_dot_interleaved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* The scheduler below its policies: the life of requests, what a step holds, and what every policy promises, under random
- * loads. The queue is test_sched_queue.c. */
+/* The scheduler below its policies: the life of requests, what a step holds, and what every policy promises, under
+ * random loads. The queue is test_sched_queue.c. */
 #include <math.h>
 
 #include "sched_rig.h"

@@ -1,5 +1,5 @@
-/* The scheduler's queue below its policies: who is refused and when to come back, what waits for a slot or for pages, in
- * which order, and for how long at most. */
+/* The scheduler's queue below its policies: who is refused and when to come back, what waits for a slot or for pages,
+ * in which order, and for how long at most. */
 #include <math.h>
 
 #include "sched_rig.h"

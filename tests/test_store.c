@@ -2,8 +2,6 @@
  * test_store_faults.c; what real disks and threads do is in test_io.c and test_store_threads.c. */
 #include "store_testing.h"
 
-#define MS 1000000u
-
 static void test_claims(void **state)
 {
     (void)state;

@@ -4,8 +4,6 @@
 
 #include "store_testing.h"
 
-#define MS 1000000u
-
 /* The linker puts this in front of the store's own question (Makefile). */
 static int stamp_error; /* what files fail with when they are asked for their stamps; 0: nothing */
 

@@ -5,8 +5,6 @@
 #include "base/rng.h"
 #include "store_testing.h"
 
-#define MS 1000000u
-
 enum { THREADS = 4, CLAIMS_PER_THREAD = 2500, MOST = 5, UNITS = 64 };
 
 typedef struct crowd {

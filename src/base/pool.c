@@ -3,9 +3,9 @@
  * `gate` holds an OPEN bit and the number of workers inside. To publish, the caller writes the job while the gate is
  * shut and empty, then opens it and moves `epoch` on. A worker that notices enters (one compare-and-swap, only while
  * open), takes items until none is left, and leaves. The caller works too; when nothing is left it shuts the gate and
- * waits for those inside. So a job never waits for a worker that is still asleep or was
- * descheduled: it comes too late, finds the gate shut and goes back to waiting. That matters for tiny jobs and where
- * there are more threads than free CPUs.
+ * waits for those inside. So a job never waits for a worker that is still asleep or was descheduled: it comes too late,
+ * finds the gate shut and goes back to waiting. That matters for tiny jobs and where there are more threads than free
+ * CPUs.
  *
  * Items are cut into a range for each thread, which takes those of its own in order and then the next of the others'.
  * Neighbouring items mostly read neighbouring memory, and a thread that goes from one to the next reads it faster than
@@ -54,7 +54,7 @@ struct pool {
     pool_item_fn fn;
     void *arg;
     unsigned n_ranges;
-    item_range *ranges; /* [n_threads] */
+    item_range *ranges; /* [n_threads]; of this job the first n_ranges */
 
     unsigned n_threads, n_started;
     bool crowded; /* more threads than CPUs: waiting must not hold one */
@@ -137,7 +137,7 @@ static void run_items(pool *p, unsigned thread)
     const unsigned n = p->n_ranges;
     for (unsigned i = 0; i < n; i++) {
         item_range *r = &p->ranges[(thread + i) % n];
-        for (;;) {
+        while (atomic_load_explicit(&r->next, memory_order_relaxed) < r->end) { /* looking leaves its line shared */
             const size_t item = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
             if (item >= r->end) break;
             fn(arg, item, thread);

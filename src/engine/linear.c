@@ -50,9 +50,17 @@ typedef struct linear_job {
     const acts *in;
     float **ptrs;
     size_t tokens;
-    size_t end[LINEAR_PRODUCTS]; /* items of the products up to each */
+    size_t n, end[LINEAR_PRODUCTS]; /* products; items of those up to each */
     uint32_t rows_per_item[LINEAR_PRODUCTS];
 } linear_job;
+
+/* The first weights of the item that begins with this row of product i, or follows its last. */
+static const void *item_weights(const linear_job *j, size_t i, uint32_t row)
+{
+    const tensor *w = j->products[i].w;
+    if (row < w->rows) return tensor_row(w, 0, row);
+    return i + 1 < j->n ? tensor_row(j->products[i + 1].w, 0, 0) : NULL;
+}
 
 static void linear_rows(void *arg, size_t item, unsigned thread)
 {
@@ -65,9 +73,8 @@ static void linear_rows(void *arg, size_t item, unsigned thread)
     const uint32_t left = w->rows - row, rows = left < per_item ? left : per_item;
     float **ptrs = j->ptrs + (size_t)thread * j->tokens;
     for (size_t t = 0; t < j->tokens; t++) ptrs[t] = p->out + t * p->out_stride + row;
-    const uint32_t next = row + per_item;
     j->x->k->rows_dot(w->type, w->cols, tensor_row(w, 0, row), w->row_bytes, rows, acts_for(j->in, w), ptrs, j->tokens,
-                      next < w->rows ? tensor_row(w, 0, next) : NULL);
+                      item_weights(j, i, row + per_item));
 }
 
 static uint32_t rows_per_item(const exec *x, const tensor *w)
@@ -80,7 +87,7 @@ void linear_several(const exec *x, const linear_product *products, size_t n, con
                     float **ptrs)
 {
     assert(n <= LINEAR_PRODUCTS);
-    linear_job job = {.x = x, .products = products, .in = in, .ptrs = ptrs, .tokens = tokens};
+    linear_job job = {.x = x, .products = products, .in = in, .ptrs = ptrs, .tokens = tokens, .n = n};
     size_t items = 0;
     for (size_t i = 0; i < n; i++) {
         job.rows_per_item[i] = rows_per_item(x, products[i].w);

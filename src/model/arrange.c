@@ -1,6 +1,7 @@
 /* Weights in memory of our own, arranged for the kernels and threads that run them: rows that kernels like interleaved
  * (tensor/rows16.h) and down tiles that they like in blocks (tensor/blocks32.h) are arranged where they stand, and the
- * tiles that one thread takes are brought together. No memory is added; results keep their bits. */
+ * tiles that one thread takes are brought together. Beside some scratch meanwhile no memory is added; results keep
+ * their bits. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,20 +92,20 @@ static void regroup_expert(void *arg, size_t expert, unsigned thread)
                    scratch + ((size_t)n * j->tiles + tile) * tile_bytes, j->together * tile_bytes);
 }
 
-/* The tiles that each thread takes of a layer's sub-experts, one after the other (moe.h). */
-static mp_status regroup_tiles(arrange_job *j, moe_layer *l, mp_error *err)
+/* The tiles that each thread takes of a layer's sub-experts, one after the other (moe.h); as they are where there is no
+ * memory for an expert's down matrix a thread. */
+static void regroup_tiles(arrange_job *j, moe_layer *l)
 {
     const moe_shape *s = &l->shape;
     const uint32_t threads = pool_threads(j->pool);
-    if (!l->w.down_t.data || threads == 1 || s->d / s->tile % threads != 0) return MP_OK;
+    if (!l->w.down_t.data || threads == 1 || s->d / s->tile % threads != 0) return;
     const uint32_t tiles = s->d / s->tile;
     regroup_job job = {.layer = l, .tiles = tiles, .together = tiles / threads};
     job.expert_bytes = moe_down_tile_bytes(l) * tiles * s->n_parts;
-    MP_TRY(reserve_scratch(j, job.expert_bytes, err));
+    if (reserve_scratch(j, job.expert_bytes, NULL) != MP_OK) return;
     job.scratch = j->scratch;
     pool_for(j->pool, s->n_experts, regroup_expert, &job);
     l->w.down_tiles = job.together;
-    return MP_OK;
 }
 
 /* What is multiplied by whole sixteens of rows. */
@@ -112,9 +113,9 @@ static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_er
 {
     layer_weights *w = &m->layers[l];
     moe_layer *moe = &m->moe[l];
-    tensor *const list[] = {&w->q.w,      &w->k.w,    &w->v.w,      &w->o.w,      &w->q_a,    &w->kv_a,
-                            &w->ffn.gate, &w->ffn.up, &w->ffn.down, &moe->w.gate, &moe->w.up, &moe->w.down,
-                            &moe->w.probe_in};
+    tensor *const list[] = {&w->q.w,    &w->k.w,      &w->v.w,         &w->o.w,      &w->q_a,
+                            &w->kv_a,   &w->ffn.gate, &w->ffn.up,      &w->ffn.down, &moe->w.gate,
+                            &moe->w.up, &moe->w.down, &moe->w.probe_in};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) MP_TRY(arrange_tensor(j, list[i], err));
     /* a token takes the probes of its experts only */
     if (moe->shape.n_parts % ROWS16 == 0) MP_TRY(arrange_tensor(j, &moe->w.probe, err));
@@ -132,7 +133,7 @@ static mp_status arrange_all(arrange_job *j, mp_model *m, const kernels *k, mp_e
     for (uint32_t l = 0; l < m->hp.n_layers; l++) {
         if (k->rows16) MP_TRY(interleave_layer(j, m, l, err));
         if (k->blocks32) MP_TRY(arrange_tiles(j, &m->moe[l].shape, &m->moe[l].w.down_t, err));
-        MP_TRY(regroup_tiles(j, &m->moe[l], err));
+        regroup_tiles(j, &m->moe[l]);
     }
     return MP_OK;
 }

@@ -115,7 +115,8 @@ static inline bool model_stays_mapped(const mp_model *m, uint64_t memory)
  * other than `k`. `progress` may be NULL. */
 mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, pool *p, mp_progress_fn progress,
                        void *user, mp_error *err);
-/* arrange.c: interleaves the rows of weights in memory that k takes so. */
+/* arrange.c: interleaves rows and puts tiles in blocks where k takes them so, and brings together what each of p's
+ * threads reads. Engines with other numbers of threads read it, too. */
 mp_status model_arrange(mp_model *m, const kernels *k, pool *p, mp_error *err);
 
 /* A proxy gate scores a sub-expert by its first neurons. Where the experts stay on disk these are kept in memory,

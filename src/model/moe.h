@@ -59,8 +59,9 @@ typedef struct moe_weights {
     /* sub-experts: matrix e * N + n */
     tensor gate_up; /* [d, 2S, N*E]: S gate rows, then S up rows */
     tensor down_t;  /* [W, S*d/W, N*E]: for each run of W outputs, a tile, the pieces of the S neurons */
-    /* Arranged in memory for several threads that take so many tiles each: those of all sub-experts of an expert, then
-     * the next ones of all, so that a thread reads on from one sub-expert to the next. 0: as in files. */
+    /* Tiles of a sub-expert that stand together: an expert's are [d/W / down_tiles][N][down_tiles] in memory that
+     * is arranged for several threads, so that a thread reads on from one sub-expert to the next. 0: in the order of
+     * files. */
     uint32_t down_tiles;
     /* probe: log ||y|| = probe . (probe_in . x) + bias; probe_in absent: probe . x */
     tensor probe_in;         /* [d, r] */
@@ -96,7 +97,8 @@ typedef struct moe_layer {
     uint32_t n_rungs;
 } moe_layer;
 
-/* Neurons of a sub-expert whose gate and up rows, which stand together, are one product. */
+/* Up to so many neurons a sub-expert's gate and up rows, which stand together, are one product: work of one thread,
+ * which also decides how the rows are arranged. */
 enum { MOE_ONE_PRODUCT_WIDTH = 64 };
 
 /* Whether those of this layer are. A proxy gate takes rows one by one. */

@@ -225,8 +225,8 @@ INLINE void passage_values(passage *p)
  * the caller keeps them one after the other. */
 INLINE void ask_values(const passage *p, size_t t)
 {
-    const float *after = p->args->a[p->t0 + t] + p->j0 + VALUES * p->args->rows;
-    ask_lines((const uint8_t *)after, p->rows * sizeof *after, 0, 1);
+    const uintptr_t here = (uintptr_t)(p->args->a[p->t0 + t] + p->j0);
+    ask_lines((const uint8_t *)(here + VALUES * p->args->rows * sizeof(float)), p->rows * sizeof(float), 0, 1);
 }
 
 /* Tokens t .. t + T with a block. in: the unpacked block, NULL where it is not. */

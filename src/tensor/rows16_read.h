@@ -35,7 +35,7 @@ INLINE size_t runs_together(dtype type)
     return type == DTYPE_Q6_K ? 4 : type == DTYPE_Q4_K || type == DTYPE_Q5_K ? 2 : 1;
 }
 
-/* Memory is asked for this far ahead, into the level-1 cache: from where the kernel reads as fast as plain loads do. */
+/* Memory is asked for this far ahead, into the level-1 cache: from where on more gains nothing. */
 INLINE size_t r16_ahead(dtype type)
 {
     return (type == DTYPE_Q6_K ? 24 : 6) * 1024;
