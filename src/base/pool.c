@@ -199,9 +199,10 @@ void pool_for(pool *p, size_t n, pool_item_fn fn, void *arg)
     p->fn = fn;
     p->arg = arg;
     p->n_ranges = n < p->n_threads ? (unsigned)n : p->n_threads;
+    size_t begin = 0;
     for (unsigned i = 0; i < p->n_ranges; i++) {
-        p->ranges[i].end = n * (i + 1) / p->n_ranges;
-        atomic_store_explicit(&p->ranges[i].next, n * i / p->n_ranges, memory_order_relaxed);
+        atomic_store_explicit(&p->ranges[i].next, begin, memory_order_relaxed);
+        p->ranges[i].end = begin = n * (i + 1) / p->n_ranges;
     }
     atomic_store_explicit(&p->gate, OPEN, memory_order_release);
     announce(p, n - 1);
