@@ -13,7 +13,7 @@
 /* A token's rows of a work item beside the hidden ones: of up, or of gate and up where they are one product. */
 static size_t up_width(const moe_shape *s)
 {
-    const size_t both = s->tile && s->part_width <= MOE_ONE_PRODUCT_WIDTH ? 2 * s->part_width : 0;
+    const size_t both = moe_one_product(s) ? 2 * s->part_width : 0;
     return both > HIDDEN_ROWS ? both : HIDDEN_ROWS;
 }
 
@@ -267,9 +267,8 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
 static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
-    const size_t tiles = j->m->shape.d / j->m->shape.tile, threads = pool_threads(p), wanted = 4 * threads,
-                 tokens = j->pass->tokens;
-    const size_t together = j->pass->layer->w.down_tiles ? j->pass->layer->w.down_tiles : tiles;
+    const size_t tiles = moe_tiles(&j->m->shape), together = moe_tiles_together(j->pass->layer),
+                 threads = pool_threads(p), wanted = 4 * threads, tokens = j->pass->tokens;
     j->tiles_per_item = 1;
     if (tiles % threads == 0 && together % (tiles / threads) == 0)
         j->tiles_per_item = tiles / threads;

@@ -72,24 +72,24 @@ static mp_status arrange_tiles(arrange_job *j, const moe_shape *shape, tensor *w
 }
 
 typedef struct regroup_job {
+    const arrange_job *arrange;
     const moe_layer *layer;
-    uint32_t tiles, together;
-    uint8_t *scratch;
-    size_t expert_bytes;
+    uint32_t together;
 } regroup_job;
 
 static void regroup_expert(void *arg, size_t expert, unsigned thread)
 {
     const regroup_job *j = arg;
     const moe_layer *l = j->layer;
-    const size_t tile_bytes = moe_down_tile_bytes(l), bytes = j->expert_bytes;
-    const uint32_t parts = l->shape.n_parts;
-    uint8_t *down = (uint8_t *)(uintptr_t)l->w.down_t.data + expert * bytes, *scratch = j->scratch + thread * bytes;
+    const uint32_t parts = l->shape.n_parts, tiles = moe_tiles(&l->shape);
+    const size_t tile_bytes = moe_down_tile_bytes(l), bytes = tile_bytes * tiles * parts;
+    uint8_t *down = (uint8_t *)(uintptr_t)l->w.down_t.data + expert * bytes;
+    uint8_t *scratch = j->arrange->scratch + thread * j->arrange->scratch_bytes;
     memcpy(scratch, down, bytes);
     for (uint32_t n = 0; n < parts; n++)
-        for (uint32_t tile = 0; tile < j->tiles; tile += j->together)
+        for (uint32_t tile = 0; tile < tiles; tile += j->together)
             memcpy(down + ((size_t)tile * parts + (size_t)n * j->together) * tile_bytes,
-                   scratch + ((size_t)n * j->tiles + tile) * tile_bytes, j->together * tile_bytes);
+                   scratch + ((size_t)n * tiles + tile) * tile_bytes, j->together * tile_bytes);
 }
 
 /* The tiles that each thread takes of a layer's sub-experts, one after the other (moe.h); as they are where there is no
@@ -98,12 +98,9 @@ static void regroup_tiles(arrange_job *j, moe_layer *l)
 {
     const moe_shape *s = &l->shape;
     const uint32_t threads = pool_threads(j->pool);
-    if (!l->w.down_t.data || threads == 1 || s->d / s->tile % threads != 0) return;
-    const uint32_t tiles = s->d / s->tile;
-    regroup_job job = {.layer = l, .tiles = tiles, .together = tiles / threads};
-    job.expert_bytes = moe_down_tile_bytes(l) * tiles * s->n_parts;
-    if (reserve_scratch(j, job.expert_bytes, NULL) != MP_OK) return;
-    job.scratch = j->scratch;
+    if (!l->w.down_t.data || threads == 1 || moe_tiles(s) % threads != 0) return;
+    regroup_job job = {.arrange = j, .layer = l, .together = moe_tiles(s) / threads};
+    if (reserve_scratch(j, tensor_bytes(&l->w.down_t) / s->n_experts, NULL) != MP_OK) return;
     pool_for(j->pool, s->n_experts, regroup_expert, &job);
     l->w.down_tiles = job.together;
 }

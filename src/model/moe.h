@@ -101,10 +101,26 @@ typedef struct moe_layer {
  * which also decides how the rows are arranged. */
 enum { MOE_ONE_PRODUCT_WIDTH = 64 };
 
+static inline bool moe_one_product(const moe_shape *s)
+{
+    return s->tile && s->part_width <= MOE_ONE_PRODUCT_WIDTH;
+}
+
 /* Whether those of this layer are. A proxy gate takes rows one by one. */
 static inline bool moe_hidden_in_one(const moe_layer *l)
 {
-    return l->shape.tile && l->shape.part_width <= MOE_ONE_PRODUCT_WIDTH && l->gate != MP_GATE_PROXY;
+    return moe_one_product(&l->shape) && l->gate != MP_GATE_PROXY;
+}
+
+/* Tiles of a sub-expert's down matrix, all and those that stand together. */
+static inline uint32_t moe_tiles(const moe_shape *s)
+{
+    return s->d / s->tile;
+}
+
+static inline uint32_t moe_tiles_together(const moe_layer *l)
+{
+    return l->w.down_tiles ? l->w.down_tiles : moe_tiles(&l->shape);
 }
 
 static inline size_t moe_down_tile_bytes(const moe_layer *l)
@@ -115,15 +131,14 @@ static inline size_t moe_down_tile_bytes(const moe_layer *l)
 /* The first tile of a sub-expert. */
 static inline const uint8_t *moe_down_first(const moe_layer *l, uint32_t sub)
 {
-    const uint32_t n = l->shape.n_parts, part = sub % n, together = l->w.down_tiles;
-    if (!together) return tensor_row(&l->w.down_t, sub, 0);
-    return tensor_row(&l->w.down_t, sub - part, 0) + (size_t)part * together * moe_down_tile_bytes(l);
+    const uint32_t part = sub % l->shape.n_parts;
+    return tensor_row(&l->w.down_t, sub - part, 0) + (size_t)part * moe_tiles_together(l) * moe_down_tile_bytes(l);
 }
 
 /* Bytes from there to another of its tiles. */
 static inline size_t moe_down_offset(const moe_layer *l, uint32_t tile)
 {
-    const uint32_t within = l->w.down_tiles ? tile % l->w.down_tiles : tile;
+    const uint32_t within = tile % moe_tiles_together(l);
     return ((size_t)(tile - within) * l->shape.n_parts + within) * moe_down_tile_bytes(l);
 }
 

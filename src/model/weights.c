@@ -196,7 +196,7 @@ static mp_status load_split(mp_model *m, uint32_t l, mp_error *err)
 {
     const moe_shape *s = &m->moe[l].shape;
     moe_weights *w = &m->moe[l].w;
-    const uint32_t subs = s->n_parts * s->n_experts, tiles = s->d / s->tile;
+    const uint32_t subs = s->n_parts * s->n_experts, tiles = moe_tiles(s);
     MP_TRY(bind_layer(m, l, "ffn_gate_up_subs.weight", (want){s->d, 2 * s->part_width, subs, false}, true, &w->gate_up,
                       err));
     MP_TRY(bind_layer(m, l, "ffn_down_subs.weight", (want){s->tile, s->part_width * tiles, subs, false}, true,

@@ -65,7 +65,7 @@ static void describe_layer(calibration *c)
     w->router = r->source->moe[r->layer].w.router;
     w->router_bias = r->source->moe[r->layer].w.router_bias;
     w->gate_up = view(c->out->gate_up_type, c->gate_up, s->d, 2 * s->part_width, subs);
-    w->down_t = view(c->out->down_type, c->down, s->tile, s->part_width * (s->d / s->tile), subs);
+    w->down_t = view(c->out->down_type, c->down, s->tile, s->part_width * moe_tiles(s), subs);
     for (uint32_t p = 0; p < r->n_points; p++) c->rungs[p] = moe_rung_for_budget(r->budgets[p], moe_full_budget(s));
     if (r->p.gate != MP_GATE_PROBE) return;
     if (r->gate_rank) w->probe_in = view(c->out->probe_in_type, c->out->probe_in, s->d, r->gate_rank, 1);

@@ -16,8 +16,7 @@ size_t layout_gate_up_bytes(const refactor *r, uint32_t layer)
 
 size_t layout_down_bytes(const refactor *r, uint32_t layer)
 {
-    return (size_t)r->split.width * (r->split.d / r->split.tile) *
-           dtype_row_bytes(r->results[layer].down_type, r->split.tile);
+    return (size_t)r->split.width * moe_tiles(&r->split) * dtype_row_bytes(r->results[layer].down_type, r->split.tile);
 }
 
 size_t layout_scratch(const refactor *r)
@@ -77,7 +76,7 @@ void layout_down(const refactor *r, uint32_t layer, uint32_t e, const uint32_t *
     float *columns = buf, *row = columns + (size_t)s->width * s->d, *back = row + s->width;
     down_columns(&source_weights(r, layer)->down, e, row, columns);
     for (uint32_t n = 0; n < s->n_parts; n++)
-        for (uint32_t tile = 0; tile < s->d / s->tile; tile++)
+        for (uint32_t tile = 0; tile < moe_tiles(s); tile++)
             for (uint32_t j = 0; j < s->part_width; j++, out += piece_bytes) {
                 const uint32_t neuron = order[n * s->part_width + j];
                 put_piece(type, s->tile, columns + (size_t)neuron * s->d + (size_t)tile * s->tile, back, out, error);

@@ -143,8 +143,8 @@ static mp_status add_layer(const artifact *a, unsigned layer, mp_error *err)
     const layer_result *l = &r->results[layer];
     const uint64_t subs = refactor_subs(r);
     MP_TRY(add(a, layer, "ffn_gate_up_subs.weight", l->gate_up_type, s->d, 2 * (uint64_t)s->part_width, subs, err));
-    MP_TRY(add(a, layer, "ffn_down_subs.weight", l->down_type, s->tile, (uint64_t)s->part_width * (s->d / s->tile),
-               subs, err));
+    MP_TRY(add(a, layer, "ffn_down_subs.weight", l->down_type, s->tile, (uint64_t)s->part_width * moe_tiles(s), subs,
+               err));
     if (r->p.gate == MP_GATE_PROBE) {
         if (r->gate_rank) MP_TRY(add(a, layer, "ffn_probe_in.weight", l->probe_in_type, s->d, r->gate_rank, 0, err));
         MP_TRY(add(a, layer, "ffn_probe.weight", l->probe_type, r->gate_rank ? r->gate_rank : s->d, subs, 0, err));
