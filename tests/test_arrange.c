@@ -48,7 +48,7 @@ static void assert_arranged(const mp_model *m, const kernels *k)
 }
 
 /* What the model gives is to the bit what it gives mapped, on as many threads. */
-static void assert_same_on_threads(const mp_model *m, const char *isa, const char *path, uint32_t threads)
+static void assert_same_as_mapped(const mp_model *m, const char *isa, const char *path, uint32_t threads)
 {
     mp_error err;
     mp_model *mapped;
@@ -61,11 +61,6 @@ static void assert_same_on_threads(const mp_model *m, const char *isa, const cha
     mp_engine_close(a);
     mp_engine_close(b);
     mp_model_close(mapped);
-}
-
-static void assert_same_as_mapped(const mp_model *m, const char *isa, const char *path)
-{
-    assert_same_on_threads(m, isa, path, 2);
 }
 
 static void arranged_isa(const char *isa)
@@ -81,7 +76,7 @@ static void arranged_isa(const char *isa)
         assert_non_null(
             strstr(err.message, "arranged in memory for another engine's kernels, which 'ref' cannot read"));
         mp_engine_close(e);
-        assert_same_as_mapped(m, isa, paths[i]);
+        assert_same_as_mapped(m, isa, paths[i], 2);
         mp_model_close(m);
     }
 }
@@ -114,33 +109,21 @@ static void test_not_arranged(void **state)
     assert_arranged(whole, NULL);
 }
 
-/* Several down tiles, which the threads of the first engine share; split by 16 24 neurons a part, so that only gate and
- * up rows together are whole sixteens, and a whole sixteen of probes for each expert. */
-static const synth_shape SEVERAL_TILES = {
-    .arch = "olmoe",
-    .name = "several tiles",
-    .n_layers = 2,
-    .d = 1536,
-    .n_heads = 12,
-    .n_kv_heads = 12,
-    .context = 256,
-    .n_vocab = 8256,
-    .head_dim = 128,
-    .value_dim = 128,
-    .n_experts = 8,
-    .n_used = 4,
-    .width = 384,
-    .ffn = 384,
-    .q_norm = 1536,
-    .k_norm = 1536,
-    .rope_base = 10000.0f,
-    .rms_eps = 1e-5f,
-    .pre = "olmo",
-    .n_text = 8192,
-    .bos = -1,
-    .eos = 8192,
-    .pad = 8193,
-};
+/* A small OLMoE with several down tiles, which the threads of the first engine share; split by 16 24 neurons a part, so
+ * that only gate and up rows together are whole sixteens, and a whole sixteen of probes for each expert. */
+static synth_shape several_tiles_shape(void)
+{
+    const synth_shape *olmoe;
+    mp_error err;
+    assert_ok(synth_shape_find("olmoe-1b-7b", &olmoe, &err), &err);
+    synth_shape s = *olmoe;
+    s.n_layers = 2;
+    s.d = s.q_norm = s.k_norm = 1536;
+    s.n_heads = s.n_kv_heads = s.d / s.head_dim;
+    s.n_experts = 8, s.n_used = 4, s.width = s.ffn = 384;
+    s.n_vocab = 8256, s.n_text = 8192, s.eos = 8192, s.pad = 8193;
+    return s;
+}
 
 /* In memory, arranged for two threads; other numbers of threads read it as they find it. */
 static mp_model *several_tiles(const char *isa, uint32_t parts)
@@ -148,10 +131,11 @@ static mp_model *several_tiles(const char *isa, uint32_t parts)
     char path[160];
     mp_error err;
     snprintf(path, sizeof path, "%s/tiles.gguf", directory);
+    const synth_shape shape = several_tiles_shape();
     const mp_synth_params params = {.type = "Q4_K", .n_parts = parts};
-    assert_ok(synth_write(path, &SEVERAL_TILES, &params, &err), &err);
+    assert_ok(synth_write(path, &shape, &params, &err), &err);
     mp_model *m = open_in_memory(path);
-    for (uint32_t i = 0; i < 4; i++) assert_same_on_threads(m, isa, path, (const uint32_t[]){2, 1, 3, 6}[i]);
+    for (uint32_t i = 0; i < 4; i++) assert_same_as_mapped(m, isa, path, (const uint32_t[]){2, 1, 3, 6}[i]);
     unlink(path);
     return m;
 }
@@ -199,7 +183,7 @@ static void tied_isa(const char *isa)
     snprintf(path, sizeof path, "%s/tied.gguf", directory);
     write_tied(path);
     mp_model *m = open_in_memory(path);
-    assert_same_as_mapped(m, isa, path);
+    assert_same_as_mapped(m, isa, path, 2);
     assert_ptr_equal(m->output.data, m->embed.data);
     assert_true(dtype_is_r16(m->embed.type));
     mp_model_close(m);
