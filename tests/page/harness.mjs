@@ -56,20 +56,23 @@ export async function open(browser, url, {expected = [], ...options} = {}) {
 
 export const ready = page => page.waitForSelector('body[data-ready=yes]');
 
-/* Runs `body` with a page of a mock server of its own; nothing may have gone wrong that was not expected. `locked`: the
- * page cannot be ready, it needs a key. */
-export async function withMock(browser, mockOptions, {locked = false, ...pageOptions} = {}, body) {
-  const mock = await new Mock(mockOptions).open();
-  const page = await open(browser, mock.url, pageOptions);
+/* Runs `body` with a page of this server (Loopback), which ends with it; nothing may have gone wrong that was not
+ * expected. `locked`: the page cannot be ready, it needs a key. */
+export async function withServer(browser, server, {locked = false, ...pageOptions} = {}, body) {
+  await server.open();
+  const page = await open(browser, server.url, pageOptions);
   try {
     if (!locked) await ready(page);
-    await body(page, mock);
+    await body(page, server);
     assert.deepEqual(page.faults, []);
   } finally {
     await page.context().close();
-    await mock.close();
+    await server.close();
   }
 }
+
+export const withMock = (browser, mockOptions, pageOptions, body) =>
+  withServer(browser, new Mock(mockOptions), pageOptions, body);
 
 export async function picture(page, name) {
   await page.screenshot({path: `${process.env.SHOTS}/${name}.png`});

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import {spawn} from 'node:child_process';
 import {mkdtempSync, rmSync} from 'node:fs';
-import {createServer, request as send} from 'node:http';
+import {request as send} from 'node:http';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {ask, open, picture, ready, test} from './harness.mjs';
+import {ask, open, picture, ready, test, withServer} from './harness.mjs';
+import {Loopback} from './mock.mjs';
 
 /* Runs the program to its end; its standard output. */
 function run(...args) {
@@ -45,40 +46,25 @@ class Server {
 
 /* Passes everything on to a server, but of an answer's stream only so many events: the rest waits until its reader goes,
  * so that an answer can be stopped however quick the server is. */
-class Holding {
-  constructor(target, events) {
-    this.server = createServer((request, response) => {
-      const passed = send(new URL(request.url, target), {method: request.method, headers: request.headers}, answer => {
-        response.writeHead(answer.statusCode, answer.headers);
-        if (!(answer.headers['content-type'] ?? '').startsWith('text/event-stream')) {
-          answer.pipe(response);
-          return;
-        }
-        let left = events;
-        answer.setEncoding('utf8').on('data', text => {
-          for (const event of text.split(/(?<=\n\n)/)) {
-            if (left > 0) response.write(event);
-            if (event.endsWith('\n\n')) left -= 1;
-          }
-        });
-      });
-      passed.on('error', error => response.destroy(error));
-      response.on('close', () => passed.destroy());
-      request.pipe(passed);
+const holding = (target, events) => new Loopback((request, response) => {
+  const passed = send(new URL(request.url, target), {method: request.method, headers: request.headers}, answer => {
+    response.writeHead(answer.statusCode, answer.headers);
+    if (!(answer.headers['content-type'] ?? '').startsWith('text/event-stream')) {
+      answer.pipe(response);
+      return;
+    }
+    let left = events;
+    answer.setEncoding('utf8').on('data', text => {
+      for (const event of text.split(/(?<=\n\n)/)) {
+        if (left > 0) response.write(event);
+        if (event.endsWith('\n\n')) left -= 1;
+      }
     });
-  }
-
-  async open() {
-    await new Promise(resolve => this.server.listen(0, '127.0.0.1', resolve));
-    this.url = `http://127.0.0.1:${this.server.address().port}/`;
-    return this;
-  }
-
-  close() {
-    this.server.closeAllConnections();
-    return new Promise(resolve => this.server.close(resolve));
-  }
-}
+  });
+  passed.on('error', error => response.destroy(error));
+  response.on('close', () => passed.destroy());
+  request.pipe(passed);
+});
 
 /* Every chart has seen values, and says the present ones. */
 const chartsHaveData = page => page.waitForFunction(() => [...document.querySelectorAll('.canvas canvas')].every(canvas =>
@@ -108,10 +94,7 @@ async function twoPoints(page) {
   assert.ok(used[0] < used[1], `experts: ${used}`);
 }
 
-async function stops(browser, url) {
-  const holding = await new Holding(url, 30).open();
-  const page = await open(browser, holding.url);
-  await ready(page);
+async function stops(page) {
   await page.click('.settings summary');
   await page.fill('#max-tokens', '200');
   await page.fill('#prompt', 'Tell a long story');
@@ -123,9 +106,6 @@ async function stops(browser, url) {
   assert.match(account, /You stopped this answer\.\s+What it had used by then:\s+Experts used\s+[\d.]+ of 8\s+promised/);
   assert.match(account, /[\d.]+ tokens\/s\s[^]*Length\s+\d+ tokens\s+\d+ prompt tokens/);
   await page.waitForSelector('#state[data-state=idle]'); /* the slot is free again */
-  assert.deepEqual(page.faults, []);
-  await page.context().close();
-  await holding.close();
 }
 
 export async function liveTests(browser) {
@@ -142,7 +122,7 @@ export async function liveTests(browser) {
   });
   for (const [name, body] of [['a message, its answer and its account', onePass], ['side by side', twoPoints]])
     await test(`live: ${name}`, () => body(page));
-  await test('live: stop frees the slot', () => stops(browser, server.url));
+  await test('live: stop frees the slot', () => withServer(browser, holding(server.url, 30), {}, stops));
   await test('live: charts get data from the metrics', async () => {
     await chartsHaveData(page);
     await picture(page, 'live');

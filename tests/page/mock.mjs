@@ -48,14 +48,10 @@ async function body(request) {
   return JSON.parse(text);
 }
 
-export class Mock {
-  /* {props, key, pace: milliseconds a token} */
-  constructor({props = {}, key = null, pace = 4} = {}) {
-    this.props = {...defaults, ...props};
-    Object.assign(this, {key, pace, asked: [], left: 0, counters: new Counters(this.props.ladder)});
-    this.server = createServer((request, response) => {
-      this.serve(request, response).catch(error => response.destroy(error));
-    });
+/* A server of our own on a free port, answering by `answer`. */
+export class Loopback {
+  constructor(answer) {
+    this.server = createServer(answer);
   }
 
   async open() {
@@ -68,6 +64,17 @@ export class Mock {
   close() {
     this.server.closeAllConnections();
     return new Promise(resolve => this.server.close(resolve));
+  }
+}
+
+export class Mock extends Loopback {
+  /* {props, key, pace: milliseconds a token} */
+  constructor({props = {}, key = null, pace = 4} = {}) {
+    super((request, response) => {
+      this.serve(request, response).catch(error => response.destroy(error));
+    });
+    this.props = {...defaults, ...props};
+    Object.assign(this, {key, pace, asked: [], left: 0, counters: new Counters(this.props.ladder)});
   }
 
   json(response, status, value, headers = {}) {
