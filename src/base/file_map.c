@@ -229,7 +229,8 @@ mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave
     return map->len > at ? copy_pages(&job, at, map->len) : MP_OK;
 }
 
-void file_map_write_protect(const file_map *map, bool on)
+void file_map_write_protect(const void *at, size_t len, bool on)
 {
-    if (map->has_copies) mprotect((void *)(uintptr_t)map->data, map->len, on ? PROT_READ : PROT_READ | PROT_WRITE);
+    const size_t before = (uintptr_t)at % page_bytes();
+    mprotect((uint8_t *)(uintptr_t)at - before, len + before, on ? PROT_READ : PROT_READ | PROT_WRITE);
 }

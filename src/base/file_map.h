@@ -53,8 +53,8 @@ mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave
 /* Bytes that this would copy. */
 uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_t n);
 
-/* Whether copies may be written to; at first they may not. All of the mapping must be copied. */
-void file_map_write_protect(const file_map *map, bool on);
+/* Whether copied bytes [at, at + len), and what shares pages with them, may be written to; at first they may not. */
+void file_map_write_protect(const void *at, size_t len, bool on);
 
 /* Reads bytes [offset, offset + len) of the file itself into `to` [len]; MP_E_IO where they are not there. */
 mp_status file_map_read(const file_map *map, const char *path, uint64_t offset, size_t len, void *to, mp_error *err);

@@ -78,8 +78,6 @@ mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types
  * pointer stays valid, and threads other than those of `p` may go on reading; one thread at a time may call this. */
 mp_status gguf_copy_to_memory(gguf *g, const file_bytes *leave, size_t n, struct pool *p, file_tick_fn tick, void *user,
                               mp_error *err);
-/* Whether bytes that are in memory of our own may be written to, where all are; at first they may not. */
-void gguf_write_protect(const gguf *g, bool on);
 /* Reads what stands at `data` [bytes] from its file, whether it is mapped or was copied. MP_E_IO where the file is cut.
  */
 mp_status gguf_read(const gguf *g, const void *data, size_t bytes, void *to, mp_error *err);

@@ -229,11 +229,6 @@ mp_status gguf_copy_to_memory(gguf *g, const file_bytes *leave, size_t n, struct
     return MP_OK;
 }
 
-void gguf_write_protect(const gguf *g, bool on)
-{
-    for (int i = 0; i < g->n_parts; i++) file_map_write_protect(&g->parts[i].map, on);
-}
-
 void gguf_close(gguf *g)
 {
     if (!g) return;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file_map.h"
 #include "model/model.h"
 #include "tensor/blocks32.h"
 #include "tensor/kernels.h"
@@ -17,6 +18,14 @@ typedef struct arrange_job {
     uint8_t *scratch; /* [threads, scratch_bytes] */
     size_t scratch_bytes;
 } arrange_job;
+
+/* Items that may write to a tensor. */
+static void run(const arrange_job *j, const tensor *w, size_t n, pool_item_fn item, void *arg)
+{
+    file_map_write_protect(w->data, tensor_bytes(w), false);
+    pool_for(j->pool, n, item, arg);
+    file_map_write_protect(w->data, tensor_bytes(w), true);
+}
 
 static void arrange_group(void *arg, size_t group, unsigned thread)
 {
@@ -42,7 +51,7 @@ static mp_status arrange_tensor(arrange_job *j, tensor *w, mp_error *err)
     if (!w->data || rows16_type(w->type) == DTYPE_NONE || w->rows % ROWS16 != 0) return MP_OK;
     MP_TRY(reserve_scratch(j, ROWS16 * w->row_bytes, err));
     j->w = w;
-    pool_for(j->pool, (size_t)w->rows / ROWS16 * w->mats, arrange_group, j);
+    run(j, w, (size_t)w->rows / ROWS16 * w->mats, arrange_group, j);
     w->type = rows16_type(w->type);
     return MP_OK;
 }
@@ -66,7 +75,7 @@ static mp_status arrange_tiles(arrange_job *j, const moe_shape *shape, tensor *w
     MP_TRY(reserve_scratch(j, BLOCK32_ROWS * w->row_bytes, err));
     j->w = w;
     j->tile_rows = shape->part_width;
-    pool_for(j->pool, (size_t)w->rows / j->tile_rows * w->mats, arrange_tile, j);
+    run(j, w, (size_t)w->rows / j->tile_rows * w->mats, arrange_tile, j);
     w->type = blocks32_type(w->type);
     return MP_OK;
 }
@@ -101,47 +110,57 @@ static void regroup_tiles(arrange_job *j, moe_layer *l)
     if (!l->w.down_t.data || threads == 1 || moe_tiles(s) % threads != 0) return;
     regroup_job job = {.arrange = j, .layer = l, .together = moe_tiles(s) / threads};
     if (reserve_scratch(j, tensor_bytes(&l->w.down_t) / s->n_experts, NULL) != MP_OK) return;
-    pool_for(j->pool, s->n_experts, regroup_expert, &job);
+    run(j, &l->w.down_t, s->n_experts, regroup_expert, &job);
     l->w.down_tiles = job.together;
 }
 
-/* What is multiplied by whole sixteens of rows. */
+/* What is multiplied by whole sixteens of rows: */
 static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error *err)
 {
     layer_weights *w = &m->layers[l];
     moe_layer *moe = &m->moe[l];
-    tensor *const list[] = {&w->q.w,    &w->k.w,      &w->v.w,         &w->o.w,      &w->q_a,
-                            &w->kv_a,   &w->ffn.gate, &w->ffn.up,      &w->ffn.down, &moe->w.gate,
-                            &moe->w.up, &moe->w.down, &moe->w.probe_in};
+    tensor *const list[] = {&w->q.w,  &w->k.w,      &w->v.w,    &w->o.w,      &w->q_a,
+                            &w->kv_a, &w->ffn.gate, &w->ffn.up, &w->ffn.down, &moe->w.probe_in};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) MP_TRY(arrange_tensor(j, list[i], err));
     /* a token takes the probes of its experts only */
-    if (moe->shape.n_parts % ROWS16 == 0) MP_TRY(arrange_tensor(j, &moe->w.probe, err));
+    return moe->shape.n_parts % ROWS16 == 0 ? arrange_tensor(j, &moe->w.probe, err) : MP_OK;
+}
+
+static mp_status interleave_experts(arrange_job *j, moe_layer *moe, mp_error *err)
+{
+    tensor *const list[] = {&moe->w.gate, &moe->w.up, &moe->w.down};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) MP_TRY(arrange_tensor(j, list[i], err));
     /* of sub-experts the up rows begin in the middle */
     const uint32_t together = moe_hidden_in_one(moe) ? 2 * moe->shape.part_width : moe->shape.part_width;
     const bool sixteens = together % ROWS16 == 0 && moe->gate != MP_GATE_PROXY;
     return sixteens ? arrange_tensor(j, &moe->w.gate_up, err) : MP_OK;
 }
 
-static mp_status arrange_all(arrange_job *j, mp_model *m, const kernels *k, mp_error *err)
+static mp_status arrange_experts(arrange_job *j, moe_layer *l, const kernels *k, mp_error *err)
+{
+    if (k->rows16) MP_TRY(interleave_experts(j, l, err));
+    if (k->blocks32) MP_TRY(arrange_tiles(j, &l->shape, &l->w.down_t, err));
+    regroup_tiles(j, l);
+    return MP_OK;
+}
+
+static mp_status arrange_all(arrange_job *j, mp_model *m, bool experts, const kernels *k, mp_error *err)
 {
     const bool tied = m->output.data == m->embed.data;
     if (k->rows16) MP_TRY(arrange_tensor(j, &m->output, err));
     if (tied) m->embed.type = m->output.type;
     for (uint32_t l = 0; l < m->hp.n_layers; l++) {
         if (k->rows16) MP_TRY(interleave_layer(j, m, l, err));
-        if (k->blocks32) MP_TRY(arrange_tiles(j, &m->moe[l].shape, &m->moe[l].w.down_t, err));
-        regroup_tiles(j, &m->moe[l]);
+        if (experts) MP_TRY(arrange_experts(j, &m->moe[l], k, err));
     }
     return MP_OK;
 }
 
-mp_status model_arrange(mp_model *m, const kernels *k, pool *p, mp_error *err)
+mp_status model_arrange(mp_model *m, bool experts, const kernels *k, pool *p, mp_error *err)
 {
     arrange_job job = {.pool = p};
     if (!k->rows16 && !k->blocks32) return MP_OK;
-    gguf_write_protect(m->file, false);
-    const mp_status status = arrange_all(&job, m, k, err);
-    gguf_write_protect(m->file, true);
+    const mp_status status = arrange_all(&job, m, experts, k, err);
     free(job.scratch);
     return status;
 }

@@ -13,8 +13,9 @@
 
 struct model_residence {
     pthread_mutex_t lock;
-    bool others, experts;    /* under the lock: these are in memory of our own */
-    const kernels *arranged; /* and arranged as these like it; NULL: as in files */
+    bool mapped;             /* under the lock: an engine runs on the file's pages */
+    bool others, experts;    /* these are in memory of our own */
+    const kernels *arranged; /* and what came first arranged as these like it; NULL: as in files */
     proxy_rows proxies;      /* once others are and experts are not */
 };
 
@@ -76,12 +77,12 @@ static bool tell_loaded(void *user, uint64_t done, uint64_t total)
     return !job->progress || job->progress(job->user, &now);
 }
 
-/* With the lock held. All weights of a model that come into memory at once are arranged: no engine runs yet, so their
- * views may change with what they view. */
+/* With the lock held. What comes first is arranged where no engine runs yet, so that views may change with what they
+ * view. */
 static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p, load_job *job, mp_error *err)
 {
     model_residence *r = m->residence;
-    const bool first = !r->others;
+    const bool first = !r->others && !r->mapped;
     file_bytes *leave = NULL;
     size_t n = 0;
     if (capped) MP_TRY(list_experts(m, &leave, &n, err));
@@ -95,9 +96,9 @@ static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p
     }
     r->others = true;
     r->experts = !capped;
-    if (capped || !first) return MP_OK;
+    if (!first) return MP_OK;
     r->arranged = k;
-    return model_arrange((mp_model *)(uintptr_t)m, k, p, err);
+    return model_arrange((mp_model *)(uintptr_t)m, !capped, k, p, err);
 }
 
 static mp_status check_arranged(const mp_model *m, const kernels *k, mp_error *err)
@@ -116,9 +117,10 @@ mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, poo
     const bool capped = model_is_capped(m, memory);
     load_job job = {progress, user, clock_now_ns()};
     mp_status status = MP_OK;
-    if (model_stays_mapped(m, memory)) return MP_OK;
     pthread_mutex_lock(&r->lock);
-    if (capped && r->experts)
+    if (model_stays_mapped(m, memory))
+        r->mapped = true;
+    else if (capped && r->experts)
         status = status_fail(err, MP_E_INVALID,
                              "%s: its experts are in memory already, for another engine: a cap would save nothing",
                              gguf_path(m->file));
