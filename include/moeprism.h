@@ -74,8 +74,8 @@ typedef struct mp_model mp_model;
 typedef enum mp_weights {
     MP_WEIGHTS_MAPPED, /* pages of the file: engines open at once, and the system may take memory back */
     MP_WEIGHTS_COPIED, /* a copy in memory, arranged for the kernels of the first engine (others must use the same):
-                          that one takes longer to open, all run faster. Where a cap keeps experts on disk, the copy is
-                          of everything else, whatever is asked for here, and as in the file */
+                          that one takes longer to open, all run faster. Where a cap keeps experts on disk, everything
+                          else is so copied, whatever is asked for here */
     MP_WEIGHTS_AUTO,   /* copied where kernels gain by it and the model takes at most half of the memory that is free
                           when it is opened, else mapped */
 } mp_weights;

@@ -36,15 +36,25 @@ static void for_each_isa(void (*test)(const char *isa))
 }
 
 /* k: for which; NULL: as in files. */
-static void assert_arranged(const mp_model *m, const kernels *k)
+static void assert_others_arranged(const mp_model *m, const kernels *k)
 {
     const bool on = k && k->rows16;
-    const moe_weights *w = &m->moe[m->hp.n_dense].w;
     assert_true(dtype_is_r16(m->layers[0].q.w.type) == on);
     assert_true(dtype_is_r16(m->output.type) == on);
-    assert_true(dtype_is_r16(w->gate_up.data ? w->gate_up.type : w->down.type) == on);
+    assert_false(dtype_is_r16(m->moe[m->hp.n_dense].w.router.type));
+}
+
+static void assert_experts_arranged(const mp_model *m, const kernels *k)
+{
+    const moe_weights *w = &m->moe[m->hp.n_dense].w;
+    assert_true(dtype_is_r16(w->gate_up.data ? w->gate_up.type : w->down.type) == (k && k->rows16));
     if (w->down_t.data) assert_true(dtype_is_b32(w->down_t.type) == (k && k->blocks32));
-    assert_false(dtype_is_r16(w->router.type));
+}
+
+static void assert_arranged(const mp_model *m, const kernels *k)
+{
+    assert_others_arranged(m, k);
+    assert_experts_arranged(m, k);
 }
 
 /* What the model gives is to the bit what it gives mapped, on as many threads. */
@@ -87,7 +97,7 @@ static void test_arranged(void **state)
     for_each_isa(arranged_isa);
 }
 
-/* The first engine's kernels decide; under a cap, where some weights stay in the file, none are arranged, ever. */
+/* The first engine's kernels decide. */
 static void test_not_arranged(void **state)
 {
     (void)state;
@@ -99,14 +109,51 @@ static void test_not_arranged(void **state)
     mp_engine_close(e);
     assert_arranged(m, NULL);
     mp_model_close(m);
-    m = open_in_memory(split_path);
+}
+
+/* Under a cap what does not stay in the file is arranged, and for all that come later, in memory or mapped. */
+static void capped_isa(const char *isa)
+{
+    const mp_model_params how[] = {{.weights = MP_WEIGHTS_COPIED}, {.weights = MP_WEIGHTS_MAPPED}};
+    for (int i = 0; i < 2; i++) {
+        mp_error err;
+        mp_model *m;
+        mp_engine *other;
+        assert_ok(mp_model_open(split_path, &how[i], &m, &err), &err);
+        const mp_engine_params params = {
+            .threads = 1, .n_ctx = 64, .n_batch = 64, .isa = isa, .store = {.memory = least_memory(m)}};
+        mp_engine *capped;
+        assert_ok(mp_engine_open(m, &params, &capped, &err), &err);
+        assert_others_arranged(m, kernels_get(isa));
+        assert_experts_arranged(m, NULL);
+        const mp_engine_params ref = {.n_ctx = 64, .isa = "ref"};
+        assert_int_equal(mp_engine_open(m, &ref, &other, &err), MP_E_INVALID);
+        assert_same_as_mapped(m, isa, split_path, 2);
+        assert_experts_arranged(m, NULL);
+        mp_engine_close(capped);
+        mp_model_close(m);
+    }
+}
+
+static void test_capped(void **state)
+{
+    (void)state;
+    for_each_isa(capped_isa);
+}
+
+/* What an engine runs on stays as it is. */
+static void test_mapped_before(void **state)
+{
+    (void)state;
+    mp_error err;
+    mp_model *m;
+    assert_ok(mp_model_open(split_path, NULL, &m, &err), &err);
+    mp_engine *mapped = open_engine(m, 1, (mp_store_params){0});
     mp_engine *capped = open_engine(m, 1, (mp_store_params){.memory = least_memory(m)});
-    e = open_engine(m, 1, (mp_store_params){0});
     assert_arranged(m, NULL);
-    mp_engine_close(e);
     mp_engine_close(capped);
+    mp_engine_close(mapped);
     mp_model_close(m);
-    assert_arranged(whole, NULL);
 }
 
 /* A small OLMoE with several down tiles, which the threads of the first engine share; split by 16 24 neurons a part, so
@@ -199,10 +246,8 @@ static void test_tied(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arranged),
-        cmocka_unit_test(test_not_arranged),
-        cmocka_unit_test(test_shared_tiles),
-        cmocka_unit_test(test_tied),
+        cmocka_unit_test(test_arranged),      cmocka_unit_test(test_not_arranged), cmocka_unit_test(test_capped),
+        cmocka_unit_test(test_mapped_before), cmocka_unit_test(test_shared_tiles), cmocka_unit_test(test_tied),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

@@ -72,6 +72,8 @@ static void assert_refused(mp_status status, const char *part)
     if (!strstr(err.message, part)) fail_msg("'%s' is not in '%s'", part, err.message);
 }
 
+static const file_pick all = {0};
+
 static void test_open(void **state)
 {
     (void)state;
@@ -86,7 +88,7 @@ static void test_open(void **state)
     map = map_known(0);
     assert_int_equal(map.len, 0);
     assert_null(map.data);
-    assert_ok(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, &all, threads, NULL, NULL, &err), &err);
     file_map_close(&map);
     snprintf(other, sizeof other, "%s/none", folder);
     assert_refused(file_map_open(other, &map, &err), "none: No such file");
@@ -131,7 +133,7 @@ static void test_copy_all(void **state)
     ticks t = {0};
     file_map map = map_known(len);
     const uint8_t *const at = map.data;
-    assert_ok(file_map_copy(&map, path, NULL, 0, threads, count_tick, &t, &err), &err);
+    assert_ok(file_map_copy(&map, path, &all, threads, count_tick, &t, &err), &err);
     assert_true(t.n > 0 && t.done == len && t.total == len);
     assert_ptr_equal(map.data, at);
     spoil(len);
@@ -140,7 +142,7 @@ static void test_copy_all(void **state)
     file_map_close(&map);
 }
 
-/* Of PAGES pages, which are left: those wholly within a range. */
+/* Of PAGES pages, which are left. */
 static void check_left(const file_map *map, const bool left[PAGES])
 {
     for (size_t i = 0; i < PAGES; i++) {
@@ -152,20 +154,26 @@ static void check_left(const file_map *map, const bool left[PAGES])
     }
 }
 
-static void check_copy(size_t begin, size_t end, size_t begin2, size_t end2, const bool left[PAGES])
+/* `within`: the pages that lie wholly within one of two ranges; only these or all but these are copied. */
+static void check_pick(size_t begin, size_t end, size_t begin2, size_t end2, const bool within[PAGES], bool only)
 {
     const size_t len = PAGES * page - 9;
     static const uint8_t elsewhere[8];
-    size_t kept = 0;
+    size_t copied = only ? 0 : len;
+    bool left[PAGES];
     ticks t = {0};
     file_map map = map_known(len);
-    const file_bytes leave[] = {
+    const file_bytes ranges[] = {
         {elsewhere, sizeof elsewhere}, {map.data + begin, end - begin}, {map.data + begin2, end2 - begin2}};
     const bool below = (uintptr_t)elsewhere < (uintptr_t)map.data; /* ranges ascend */
-    for (size_t i = 0; i < PAGES; i++) kept += left[i] ? page : 0;
-    assert_ok(file_map_copy(&map, path, leave + !below, 2 + below, threads, count_tick, &t, &err), &err);
-    assert_int_equal(t.done, len - kept);
-    assert_int_equal(t.total, len - kept);
+    const file_pick pick = {ranges + !below, 2 + below, only};
+    for (size_t i = 0; i < PAGES; i++) {
+        left[i] = within[i] != only;
+        if (within[i]) copied += only ? page : -page;
+    }
+    assert_ok(file_map_copy(&map, path, &pick, threads, count_tick, &t, &err), &err);
+    assert_int_equal(t.done, copied);
+    assert_int_equal(t.total, copied);
     assert_known(&map, 0, len);
     for (size_t i = 0; i < PAGES; i++) file_map_release(&map, map.data + i * page, page);
     assert_known(&map, 0, len);
@@ -174,7 +182,13 @@ static void check_copy(size_t begin, size_t end, size_t begin2, size_t end2, con
     file_map_close(&map);
 }
 
-static void test_leave_whole_pages(void **state)
+static void check_copy(size_t begin, size_t end, size_t begin2, size_t end2, const bool within[PAGES])
+{
+    check_pick(begin, end, begin2, end2, within, false);
+    check_pick(begin, end, begin2, end2, within, true);
+}
+
+static void test_pick_whole_pages(void **state)
 {
     (void)state;
     const size_t end = PAGES * page - 9;
@@ -193,10 +207,11 @@ static void test_copy_again(void **state)
     ticks t = {.stop = true};
     file_map map = map_known(len);
     const file_bytes leave = {map.data + 2 * page, page};
-    assert_int_equal(file_map_copy(&map, path, &leave, 1, threads, count_tick, &t, &err), MP_E_INTERRUPTED);
+    assert_int_equal(file_map_copy(&map, path, &(file_pick){&leave, 1, false}, threads, count_tick, &t, &err),
+                     MP_E_INTERRUPTED);
     assert_known(&map, 0, len);
-    assert_ok(file_map_copy(&map, path, &leave, 1, threads, NULL, NULL, &err), &err);
-    assert_ok(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, &(file_pick){&leave, 1, false}, threads, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, &all, threads, NULL, NULL, &err), &err);
     assert_known(&map, 0, len);
     spoil(len);
     assert_known(&map, 0, len);
@@ -210,7 +225,7 @@ static void test_copy_large(void **state)
     const size_t len = ((size_t)5 << 20) + 3;
     file_map map = map_known(len);
     const file_bytes leave = {map.data + ((size_t)3 << 20), page};
-    assert_ok(file_map_copy(&map, path, &leave, 1, threads, NULL, NULL, &err), &err);
+    assert_ok(file_map_copy(&map, path, &(file_pick){&leave, 1, false}, threads, NULL, NULL, &err), &err);
     assert_int_equal(truncate(path, 0), 0);
     assert_known(&map, 0, (size_t)3 << 20);
     assert_known(&map, ((size_t)3 << 20) + page, len);
@@ -223,13 +238,13 @@ static void test_changed(void **state)
     file_map map = map_known(PAGES * page);
     assert_int_equal(truncate(path, (off_t)(2 * page)), 0);
     assert_false(file_has_stamp(map.fd, &map.stamp));
-    assert_refused(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), "it was cut");
+    assert_refused(file_map_copy(&map, path, &all, threads, NULL, NULL, &err), "it was cut");
     assert_known(&map, 0, 2 * page);
     file_map_close(&map);
     map = map_known(PAGES * page);
     const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1}};
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_int_equal(file_map_copy(&map, path, NULL, 0, threads, NULL, NULL, &err), MP_E_CHANGED);
+    assert_int_equal(file_map_copy(&map, path, &all, threads, NULL, NULL, &err), MP_E_CHANGED);
     assert_non_null(strstr(err.message, "changed since it was opened"));
     file_map_close(&map);
 }
@@ -237,7 +252,7 @@ static void test_changed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),       cmocka_unit_test(test_copy_all),   cmocka_unit_test(test_leave_whole_pages),
+        cmocka_unit_test(test_open),       cmocka_unit_test(test_copy_all),   cmocka_unit_test(test_pick_whole_pages),
         cmocka_unit_test(test_copy_again), cmocka_unit_test(test_copy_large), cmocka_unit_test(test_changed),
     };
     const int alone = cmocka_run_group_tests_name("one thread", tests, make_folder, remove_folder);

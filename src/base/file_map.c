@@ -200,16 +200,16 @@ static bool whole_pages(const file_map *map, const file_bytes *range, size_t *be
     return *begin < *end;
 }
 
-uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_t n)
+uint64_t file_map_copy_bytes(const file_map *map, const file_pick *pick)
 {
-    uint64_t total = map->len;
+    uint64_t within = 0;
     size_t begin, end;
-    for (size_t i = 0; i < n; i++)
-        if (whole_pages(map, &leave[i], &begin, &end)) total -= end - begin;
-    return total;
+    for (size_t i = 0; i < pick->n; i++)
+        if (whole_pages(map, &pick->ranges[i], &begin, &end)) within += end - begin;
+    return pick->only ? within : map->len - within;
 }
 
-mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, pool *p, file_tick_fn tick,
+mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, struct pool *p, file_tick_fn tick,
                         void *user, mp_error *err)
 {
     copy_job job = {.map = map,
@@ -217,16 +217,20 @@ mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave
                     .pool = p,
                     .tick = tick,
                     .user = user,
-                    .total = file_map_copy_bytes(map, leave, n),
+                    .total = file_map_copy_bytes(map, pick),
                     .err = err};
     size_t at = 0, begin, end;
-    for (size_t i = 0; i < n; i++) {
-        if (!whole_pages(map, &leave[i], &begin, &end)) continue;
-        if (begin > at) MP_TRY(copy_pages(&job, at, begin));
-        madvise((uint8_t *)(uintptr_t)map->data + begin, end - begin, MADV_DONTNEED); /* advice, as above */
+    for (size_t i = 0; i < pick->n; i++) {
+        if (!whole_pages(map, &pick->ranges[i], &begin, &end)) continue;
+        if (pick->only)
+            MP_TRY(copy_pages(&job, begin, end));
+        else if (begin > at)
+            MP_TRY(copy_pages(&job, at, begin));
+        if (!pick->only)
+            madvise((uint8_t *)(uintptr_t)map->data + begin, end - begin, MADV_DONTNEED); /* advice, as above */
         at = end;
     }
-    return map->len > at ? copy_pages(&job, at, map->len) : MP_OK;
+    return !pick->only && map->len > at ? copy_pages(&job, at, map->len) : MP_OK;
 }
 
 void file_map_write_protect(const void *at, size_t len, bool on)

@@ -28,6 +28,14 @@ typedef struct file_bytes {
     size_t len;
 } file_bytes;
 
+/* Pages of mappings: those that lie wholly within one of the ranges, which ascend, do not overlap and may lie outside
+ * the mapping; only these or all but these. Zeroed: all. */
+typedef struct file_pick {
+    const file_bytes *ranges; /* [n] */
+    size_t n;
+    bool only;
+} file_pick;
+
 /* A regular file mapped read-only. An empty file maps to data = NULL, len = 0. */
 typedef struct file_map {
     const uint8_t *data;
@@ -41,17 +49,16 @@ typedef struct file_map {
 mp_status file_map_open(const char *path, file_map *out, mp_error *err);
 void file_map_close(file_map *map);
 
-/* Replaces pages of the mapping, at their addresses, by copies in memory of our own, in huge pages where the system
- * gives them: all but those that lie wholly within one of the ranges `leave` [n], which ascend, do not overlap and may
- * lie outside the mapping; those leave memory until somebody reads them. MP_E_IO where the file is cut, MP_E_CHANGED
- * where it is no longer the one that was opened. The threads of `p`, which may be NULL, read together. `tick` as for
- * file_sha256(), on this thread. After a failure what was copied stays so and the rest is mapped: it may be tried
- * again. */
-mp_status file_map_copy(file_map *map, const char *path, const file_bytes *leave, size_t n, struct pool *p,
-                        file_tick_fn tick, void *user, mp_error *err);
+/* Replaces the picked pages of the mapping, at their addresses, by copies in memory of our own, in huge pages where the
+ * system gives them; those that are left, where all but these are picked, leave memory until somebody reads them.
+ * MP_E_IO where the file is cut, MP_E_CHANGED where it is no longer the one that was opened. The threads of `p`, which
+ * may be NULL, read together. `tick` as for file_sha256(), on this thread. After a failure what was copied stays so and
+ * the rest is mapped: it may be tried again. */
+mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, struct pool *p, file_tick_fn tick,
+                        void *user, mp_error *err);
 
 /* Bytes that this would copy. */
-uint64_t file_map_copy_bytes(const file_map *map, const file_bytes *leave, size_t n);
+uint64_t file_map_copy_bytes(const file_map *map, const file_pick *pick);
 
 /* Whether copied bytes [at, at + len), and what shares pages with them, may be written to; at first they may not. */
 void file_map_write_protect(const void *at, size_t len, bool on);

@@ -73,10 +73,10 @@ mp_status gguf_open(const char *path, const gguf_types *types, gguf **out, mp_er
 /* The same over memory, which must outlive the result (fuzzing, tests) and begin at a multiple of the alignment for
  * tensors to be aligned. No split files. */
 mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types, gguf **out, mp_error *err);
-/* Brings the file (or its parts) into memory of our own, in place of the mapping, but for pages that lie wholly within
- * one of the ranges `leave` [n], which ascend by address: as file_map_copy(), with all parts as one to `tick`. Every
- * pointer stays valid, and threads other than those of `p` may go on reading; one thread at a time may call this. */
-mp_status gguf_copy_to_memory(gguf *g, const file_bytes *leave, size_t n, struct pool *p, file_tick_fn tick, void *user,
+/* Brings picked pages of the file (or its parts) into memory of our own, in place of the mapping: as file_map_copy(),
+ * with all parts as one to `tick`. Every pointer stays valid, and threads other than those of `p` may go on reading;
+ * one thread at a time may call this. */
+mp_status gguf_copy_to_memory(gguf *g, const file_pick *pick, struct pool *p, file_tick_fn tick, void *user,
                               mp_error *err);
 /* Reads what stands at `data` [bytes] from its file, whether it is mapped or was copied. MP_E_IO where the file is cut.
  */

@@ -218,14 +218,14 @@ mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types
     return status;
 }
 
-mp_status gguf_copy_to_memory(gguf *g, const file_bytes *leave, size_t n, struct pool *p, file_tick_fn tick, void *user,
+mp_status gguf_copy_to_memory(gguf *g, const file_pick *pick, struct pool *p, file_tick_fn tick, void *user,
                               mp_error *err)
 {
     file_ticks ticks = {.tick = tick, .user = user};
-    for (int i = 0; i < g->n_parts; i++) ticks.total += file_map_copy_bytes(&g->parts[i].map, leave, n);
+    for (int i = 0; i < g->n_parts; i++) ticks.total += file_map_copy_bytes(&g->parts[i].map, pick);
     for (int i = 0; i < g->n_parts; i++)
         if (g->parts[i].map.data)
-            MP_TRY(file_map_copy(&g->parts[i].map, g->parts[i].path, leave, n, p, file_tick_part, &ticks, err));
+            MP_TRY(file_map_copy(&g->parts[i].map, g->parts[i].path, pick, p, file_tick_part, &ticks, err));
     return MP_OK;
 }
 

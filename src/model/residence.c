@@ -78,18 +78,19 @@ static bool tell_loaded(void *user, uint64_t done, uint64_t total)
 }
 
 /* With the lock held. What comes first is arranged where no engine runs yet, so that views may change with what they
- * view. */
+ * view; the experts, if they come later, stay as they are. */
 static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p, load_job *job, mp_error *err)
 {
     model_residence *r = m->residence;
     const bool first = !r->others && !r->mapped;
-    file_bytes *leave = NULL;
-    size_t n = 0;
-    if (capped) MP_TRY(list_experts(m, &leave, &n, err));
+    file_bytes *experts = NULL;
+    file_pick pick = {.only = r->others};
+    MP_TRY(list_experts(m, &experts, &pick.n, err));
+    pick.ranges = experts;
+    if (!capped && !r->others) pick.n = 0;
     mp_status status = capped ? proxies_read(m, &r->proxies, err) : MP_OK;
-    if (!status)
-        status = gguf_copy_to_memory(m->file, leave, n, p, tell_loaded, job, err); /* tells files that changed */
-    free(leave);
+    if (!status) status = gguf_copy_to_memory(m->file, &pick, p, tell_loaded, job, err); /* tells files that changed */
+    free(experts);
     if (status) {
         if (capped) proxies_clear(&r->proxies);
         return status;

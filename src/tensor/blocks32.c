@@ -6,7 +6,7 @@
 #include "tensor/fields.h"
 #include "tensor/quant.h"
 
-enum { HALF = 16, QUANTS_UNIT = 4 };
+enum { HALF = 16 };
 
 dtype blocks32_type(dtype type)
 {
@@ -18,13 +18,39 @@ static bool is_quants(const field *f)
     return f->unit == QUANTS_UNIT;
 }
 
-/* Four rows of a field of quants, byte by byte. */
+typedef uint8_t sixteen __attribute__((vector_size(16)));
+
+static sixteen load_bytes(const uint8_t *from)
+{
+    sixteen x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static sixteen zip_low(sixteen a, sixteen b)
+{
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+static sixteen zip_high(sixteen a, sixteen b)
+{
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+/* Four rows of a field of quants, byte by byte: first of rows 0 and 2 and of 1 and 3, then of both. */
 static uint8_t *put_quants(const field *f, const uint8_t *rows, size_t stride, size_t blocks, size_t block_bytes,
                            uint8_t *to)
 {
     for (size_t b = 0; b < blocks; b++)
-        for (const uint8_t *from = rows + b * block_bytes + f->offset, *end = from + f->bytes; from < end; from++)
-            for (size_t row = 0; row < BLOCK32_GROUP; row++) *to++ = from[row * stride];
+        for (const uint8_t *from = rows + b * block_bytes + f->offset, *end = from + f->bytes; from < end;
+             from += sizeof(sixteen), to += BLOCK32_GROUP * sizeof(sixteen)) {
+            const sixteen r0 = load_bytes(from), r1 = load_bytes(from + stride), r2 = load_bytes(from + 2 * stride),
+                          r3 = load_bytes(from + 3 * stride);
+            const sixteen even[2] = {zip_low(r0, r2), zip_high(r0, r2)}, odd[2] = {zip_low(r1, r3), zip_high(r1, r3)};
+            const sixteen all[BLOCK32_GROUP] = {zip_low(even[0], odd[0]), zip_high(even[0], odd[0]),
+                                                zip_low(even[1], odd[1]), zip_high(even[1], odd[1])};
+            memcpy(to, all, sizeof all);
+        }
     return to;
 }
 

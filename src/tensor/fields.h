@@ -5,13 +5,13 @@
 
 #include "tensor/dtype.h"
 
-/* Where a field stands in a plain block and what of it stays together. Units of 4 bytes are quants, smaller ones
- * scales; scales come first. */
+/* Where a field stands in a plain block and what of it stays together. Units of QUANTS_UNIT bytes are quants, of
+ * which a block has a multiple of 16 bytes, smaller ones scales; scales come first. */
 typedef struct field {
     uint16_t offset, bytes, unit;
 } field;
 
-enum { MAX_FIELDS = 4 };
+enum { MAX_FIELDS = 4, QUANTS_UNIT = 4 };
 
 typedef struct fields {
     dtype type;
