@@ -8,8 +8,9 @@
 #   bench/peers.sh [ROUNDS] [THREADS]       defaults 5 and 2; writes docs/results/peers.md and .csv
 #
 # Environment: PEERS, the directory with lc-llama-bench.xz and ik-llama-bench.xz (default ../shared/peers; where the
-# processor lacks AVX-VNNI, which they need, only ours is measured); SHAPES and TYPES, what to measure (default
-# "olmoe-1b-7b qwen3-30b-a3b" and "Q4_0 Q4_K"); OUT, where to write. Needs jq.
+# processor lacks AVX-VNNI, which they need, only ours is measured, unless lc-llama-bench and ik-llama-bench built for it
+# are in build/bench-models); SHAPES and TYPES, what to measure (default "olmoe-1b-7b qwen3-30b-a3b" and "Q4_0 Q4_K");
+# OUT, where to write. Needs jq.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
