@@ -75,7 +75,8 @@ typedef enum mp_weights {
     MP_WEIGHTS_MAPPED, /* pages of the file: engines open at once, and the system may take memory back */
     MP_WEIGHTS_COPIED, /* a copy in memory, arranged for the kernels of the first engine (others must use the same):
                           that one takes longer to open, all run faster. Where a cap keeps experts on disk, everything
-                          else is so copied, whatever is asked for here */
+                          else is so copied, whatever is asked for here; it is as in the file where an engine was opened
+                          on pages of it before */
     MP_WEIGHTS_AUTO,   /* copied where kernels gain by it and the model takes at most half of the memory that is free
                           when it is opened, else mapped */
 } mp_weights;
@@ -213,7 +214,8 @@ typedef struct mp_engine_params {
     uint32_t n_pages;  /* of the KV cache, shared by all sequences; default as many as n_seqs full ones need */
     mp_kv_type kv_type;
     bool pin;        /* each thread but the caller's stays on a core of its own */
-    const char *isa; /* "ref", "avx2", "avxvnni", "avx512"; default NULL: the best the CPU has */
+    const char *isa; /* "ref", "avx2", "avxvnni", "avx512"; default NULL: the best the CPU has. MP_E_INVALID where the
+                        model is in memory, arranged for kernels that this is not: see mp_weights */
     mp_store_params store;
     mp_progress_fn progress; /* of weights that are copied into memory while the engine opens, or NULL */
     void *user;

@@ -20,6 +20,16 @@ static mp_engine *open_isa(const mp_model *m, const char *isa, uint32_t threads)
     return e;
 }
 
+static mp_engine *open_capped(const mp_model *m, const char *isa)
+{
+    mp_engine *e;
+    mp_error err;
+    const mp_engine_params params = {
+        .threads = 1, .n_ctx = 64, .n_batch = 64, .isa = isa, .store = {.memory = least_memory(m)}};
+    assert_ok(mp_engine_open(m, &params, &e, &err), &err);
+    return e;
+}
+
 /* All kernels of this CPU that take such rows; the best are those of an engine that names none. */
 static void for_each_isa(void (*test)(const char *isa))
 {
@@ -57,20 +67,27 @@ static void assert_arranged(const mp_model *m, const kernels *k)
     assert_experts_arranged(m, k);
 }
 
-/* What the model gives is to the bit what it gives mapped, on as many threads. */
-static void assert_same_as_mapped(const mp_model *m, const char *isa, const char *path, uint32_t threads)
+/* What an engine gives is to the bit what one of a mapped model gives. */
+static void assert_as_mapped(const mp_model *m, mp_engine *e, const char *isa, const char *path)
 {
     mp_error err;
     mp_model *mapped;
     assert_ok(mp_model_open(path, NULL, &mapped, &err), &err);
-    mp_engine *a = open_isa(mapped, isa, 1), *b = open_isa(m, isa, threads);
-    float *expected = run_text(mapped, a, 0), *got = run_text(m, b, 0);
+    mp_engine *plain = open_isa(mapped, isa, 1);
+    float *expected = run_text(mapped, plain, 0), *got = run_text(m, e, 0);
     assert_memory_equal(got, expected, TEXT * mp_model_get_info(mapped)->n_vocab * sizeof *got);
     free(expected);
     free(got);
-    mp_engine_close(a);
-    mp_engine_close(b);
+    mp_engine_close(plain);
     mp_model_close(mapped);
+}
+
+/* The same of a new engine of the model, on as many threads. */
+static void assert_same_as_mapped(const mp_model *m, const char *isa, const char *path, uint32_t threads)
+{
+    mp_engine *e = open_isa(m, isa, threads);
+    assert_as_mapped(m, e, isa, path);
+    mp_engine_close(e);
 }
 
 static void arranged_isa(const char *isa)
@@ -120,16 +137,14 @@ static void capped_isa(const char *isa)
         mp_model *m;
         mp_engine *other;
         assert_ok(mp_model_open(split_path, &how[i], &m, &err), &err);
-        const mp_engine_params params = {
-            .threads = 1, .n_ctx = 64, .n_batch = 64, .isa = isa, .store = {.memory = least_memory(m)}};
-        mp_engine *capped;
-        assert_ok(mp_engine_open(m, &params, &capped, &err), &err);
+        mp_engine *capped = open_capped(m, isa);
         assert_others_arranged(m, kernels_get(isa));
         assert_experts_arranged(m, NULL);
         const mp_engine_params ref = {.n_ctx = 64, .isa = "ref"};
         assert_int_equal(mp_engine_open(m, &ref, &other, &err), MP_E_INVALID);
         assert_same_as_mapped(m, isa, split_path, 2);
         assert_experts_arranged(m, NULL);
+        assert_as_mapped(m, capped, isa, split_path);
         mp_engine_close(capped);
         mp_model_close(m);
     }
@@ -151,6 +166,8 @@ static void test_mapped_before(void **state)
     mp_engine *mapped = open_engine(m, 1, (mp_store_params){0});
     mp_engine *capped = open_engine(m, 1, (mp_store_params){.memory = least_memory(m)});
     assert_arranged(m, NULL);
+    assert_as_mapped(m, capped, NULL, split_path);
+    assert_as_mapped(m, mapped, NULL, split_path);
     mp_engine_close(capped);
     mp_engine_close(mapped);
     mp_model_close(m);
@@ -172,7 +189,8 @@ static synth_shape several_tiles_shape(void)
     return s;
 }
 
-/* In memory, arranged for two threads; other numbers of threads read it as they find it. */
+/* In memory, arranged for two threads; other numbers of threads read it as they find it. With experts on disk it gives
+ * the same. */
 static mp_model *several_tiles(const char *isa, uint32_t parts)
 {
     char path[160];
@@ -183,6 +201,12 @@ static mp_model *several_tiles(const char *isa, uint32_t parts)
     assert_ok(synth_write(path, &shape, &params, &err), &err);
     mp_model *m = open_in_memory(path);
     for (uint32_t i = 0; i < 4; i++) assert_same_as_mapped(m, isa, path, (const uint32_t[]){2, 1, 3, 6}[i]);
+    mp_model *mapped;
+    assert_ok(mp_model_open(path, NULL, &mapped, &err), &err);
+    mp_engine *capped = open_capped(mapped, isa);
+    assert_as_mapped(mapped, capped, isa, path);
+    mp_engine_close(capped);
+    mp_model_close(mapped);
     unlink(path);
     return m;
 }

@@ -233,8 +233,20 @@ mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, 
     return !pick->only && map->len > at ? copy_pages(&job, at, map->len) : MP_OK;
 }
 
-void file_map_write_protect(const void *at, size_t len, bool on)
+static mp_status protect(const file_map *map, const char *path, size_t begin, size_t end, bool on, mp_error *err)
 {
-    const size_t before = (uintptr_t)at % page_bytes();
-    mprotect((uint8_t *)(uintptr_t)at - before, len + before, on ? PROT_READ : PROT_READ | PROT_WRITE);
+    const int how = on ? PROT_READ : PROT_READ | PROT_WRITE;
+    if (begin >= end || mprotect((uint8_t *)(uintptr_t)map->data + begin, end - begin, how) == 0) return MP_OK;
+    return status_fail_errno(err, errno, "protect memory of", path);
+}
+
+mp_status file_map_write_protect(const file_map *map, const char *path, const file_pick *pick, bool on, mp_error *err)
+{
+    size_t at = 0, begin, end;
+    for (size_t i = 0; i < pick->n; i++) {
+        if (!whole_pages(map, &pick->ranges[i], &begin, &end)) continue;
+        MP_TRY(pick->only ? protect(map, path, begin, end, on, err) : protect(map, path, at, begin, on, err));
+        at = end;
+    }
+    return pick->only ? MP_OK : protect(map, path, at, map->len, on, err);
 }

@@ -60,8 +60,8 @@ mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, 
 /* Bytes that this would copy. */
 uint64_t file_map_copy_bytes(const file_map *map, const file_pick *pick);
 
-/* Whether copied bytes [at, at + len), and what shares pages with them, may be written to; at first they may not. */
-void file_map_write_protect(const void *at, size_t len, bool on);
+/* Whether copies, made of the same pick, may be written to; at first they may not. */
+mp_status file_map_write_protect(const file_map *map, const char *path, const file_pick *pick, bool on, mp_error *err);
 
 /* Reads bytes [offset, offset + len) of the file itself into `to` [len]; MP_E_IO where they are not there. */
 mp_status file_map_read(const file_map *map, const char *path, uint64_t offset, size_t len, void *to, mp_error *err);

@@ -102,7 +102,9 @@ typedef struct cli_command {
              "(default where it takes at most half of the free memory)"},                                              \
     {                                                                                                                  \
         .name = "mmap", .kind = OPTION_FLAG, .offset = offsetof(cli_common, mmap),                                     \
-        .help = "leave the model mapped: starts at once, and memory that others need is given back"                    \
+        .help =                                                                                                        \
+            "leave the model mapped, but for what a cap keeps: starts at once, and memory that others need is given "  \
+            "back"                                                                                                     \
     }
 
 #define CLI_OPTION_PIN                                                                                                 \

@@ -78,6 +78,8 @@ mp_status gguf_open_memory(const void *data, size_t len, const gguf_types *types
  * one thread at a time may call this. */
 mp_status gguf_copy_to_memory(gguf *g, const file_pick *pick, struct pool *p, file_tick_fn tick, void *user,
                               mp_error *err);
+/* Whether what was so copied, by the same pick, may be written to; at first it may not. */
+mp_status gguf_write_protect(const gguf *g, const file_pick *pick, bool on, mp_error *err);
 /* Reads what stands at `data` [bytes] from its file, whether it is mapped or was copied. MP_E_IO where the file is cut.
  */
 mp_status gguf_read(const gguf *g, const void *data, size_t bytes, void *to, mp_error *err);

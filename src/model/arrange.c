@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file_map.h"
 #include "model/model.h"
 #include "tensor/blocks32.h"
 #include "tensor/kernels.h"
@@ -18,14 +17,6 @@ typedef struct arrange_job {
     uint8_t *scratch; /* [threads, scratch_bytes] */
     size_t scratch_bytes;
 } arrange_job;
-
-/* Items that may write to a tensor. */
-static void run(const arrange_job *j, const tensor *w, size_t n, pool_item_fn item, void *arg)
-{
-    file_map_write_protect(w->data, tensor_bytes(w), false);
-    pool_for(j->pool, n, item, arg);
-    file_map_write_protect(w->data, tensor_bytes(w), true);
-}
 
 static void arrange_group(void *arg, size_t group, unsigned thread)
 {
@@ -51,7 +42,7 @@ static mp_status arrange_tensor(arrange_job *j, tensor *w, mp_error *err)
     if (!w->data || rows16_type(w->type) == DTYPE_NONE || w->rows % ROWS16 != 0) return MP_OK;
     MP_TRY(reserve_scratch(j, ROWS16 * w->row_bytes, err));
     j->w = w;
-    run(j, w, (size_t)w->rows / ROWS16 * w->mats, arrange_group, j);
+    pool_for(j->pool, (size_t)w->rows / ROWS16 * w->mats, arrange_group, j);
     w->type = rows16_type(w->type);
     return MP_OK;
 }
@@ -75,7 +66,7 @@ static mp_status arrange_tiles(arrange_job *j, const moe_shape *shape, tensor *w
     MP_TRY(reserve_scratch(j, BLOCK32_ROWS * w->row_bytes, err));
     j->w = w;
     j->tile_rows = shape->part_width;
-    run(j, w, (size_t)w->rows / j->tile_rows * w->mats, arrange_tile, j);
+    pool_for(j->pool, (size_t)w->rows / j->tile_rows * w->mats, arrange_tile, j);
     w->type = blocks32_type(w->type);
     return MP_OK;
 }
@@ -110,7 +101,7 @@ static void regroup_tiles(arrange_job *j, moe_layer *l)
     if (!l->w.down_t.data || threads == 1 || moe_tiles(s) % threads != 0) return;
     regroup_job job = {.arrange = j, .layer = l, .together = moe_tiles(s) / threads};
     if (reserve_scratch(j, tensor_bytes(&l->w.down_t) / s->n_experts, NULL) != MP_OK) return;
-    run(j, &l->w.down_t, s->n_experts, regroup_expert, &job);
+    pool_for(j->pool, s->n_experts, regroup_expert, &job);
     l->w.down_tiles = job.together;
 }
 

@@ -13,10 +13,10 @@
 
 struct model_residence {
     pthread_mutex_t lock;
-    bool mapped;             /* under the lock: an engine runs on the file's pages */
-    bool others, experts;    /* these are in memory of our own */
-    const kernels *arranged; /* and what came first arranged as these like it; NULL: as in files */
-    proxy_rows proxies;      /* once others are and experts are not */
+    bool mapped;           /* under the lock: an engine was opened on the file's pages */
+    bool others, experts;  /* these are in memory of our own, */
+    bool rows16, blocks32; /* and some of it arranged for kernels that take such rows, such tiles */
+    proxy_rows proxies;    /* once others are and experts are not */
 };
 
 mp_status residence_new(model_residence **out, mp_error *err)
@@ -77,35 +77,46 @@ static bool tell_loaded(void *user, uint64_t done, uint64_t total)
     return !job->progress || job->progress(job->user, &now);
 }
 
-/* With the lock held. What comes first is arranged where no engine runs yet, so that views may change with what they
- * view; the experts, if they come later, stay as they are. */
+/* What was just brought to memory, where no engine looks at it yet, so that views may change with what they view. */
+static mp_status arrange(const mp_model *m, const file_pick *pick, bool capped, const kernels *k, pool *p,
+                         mp_error *err)
+{
+    model_residence *r = m->residence;
+    r->rows16 = k->rows16;
+    r->blocks32 = k->blocks32 && !capped;
+    if (!r->rows16 && !r->blocks32) return MP_OK;
+    MP_TRY(gguf_write_protect(m->file, pick, false, err));
+    const mp_status status = model_arrange((mp_model *)(uintptr_t)m, !capped, k, p, err);
+    const mp_status protect = gguf_write_protect(m->file, pick, true, status ? NULL : err);
+    return status ? status : protect;
+}
+
+/* With the lock held. What comes first is arranged; the experts, if they come later, stay as they are. */
 static mp_status bring(const mp_model *m, bool capped, const kernels *k, pool *p, load_job *job, mp_error *err)
 {
     model_residence *r = m->residence;
     const bool first = !r->others && !r->mapped;
     file_bytes *experts = NULL;
     file_pick pick = {.only = r->others};
-    MP_TRY(list_experts(m, &experts, &pick.n, err));
+    if (capped || r->others) MP_TRY(list_experts(m, &experts, &pick.n, err));
     pick.ranges = experts;
-    if (!capped && !r->others) pick.n = 0;
     mp_status status = capped ? proxies_read(m, &r->proxies, err) : MP_OK;
     if (!status) status = gguf_copy_to_memory(m->file, &pick, p, tell_loaded, job, err); /* tells files that changed */
-    free(experts);
     if (status) {
         if (capped) proxies_clear(&r->proxies);
-        return status;
+    } else {
+        r->others = true;
+        r->experts = !capped;
+        if (first) status = arrange(m, &pick, capped, k, p, err);
     }
-    r->others = true;
-    r->experts = !capped;
-    if (!first) return MP_OK;
-    r->arranged = k;
-    return model_arrange((mp_model *)(uintptr_t)m, !capped, k, p, err);
+    free(experts);
+    return status;
 }
 
 static mp_status check_arranged(const mp_model *m, const kernels *k, mp_error *err)
 {
-    const kernels *for_these = m->residence->arranged;
-    if (!for_these || (k->rows16 >= for_these->rows16 && k->blocks32 >= for_these->blocks32)) return MP_OK;
+    const model_residence *r = m->residence;
+    if (k->rows16 >= r->rows16 && k->blocks32 >= r->blocks32) return MP_OK;
     return status_fail(err, MP_E_INVALID,
                        "%s: its weights were arranged in memory for another engine's kernels, which '%s' cannot read",
                        gguf_path(m->file), k->isa);

@@ -1,5 +1,6 @@
 #include "tensor/fields.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "tensor/quant.h"
@@ -60,14 +61,15 @@ static uint8_t *put_quants(const field *f, const uint8_t *row, size_t stride, si
 uint8_t *fields_put(const field *f, const uint8_t *row, size_t stride, size_t blocks, size_t block_bytes, size_t lanes,
                     uint8_t *to)
 {
-    if (f->unit == QUANTS_UNIT && lanes == LANES) return put_quants(f, row, stride, blocks, block_bytes, to);
+    if (f->unit == QUANTS_UNIT) {
+        assert(lanes == LANES);
+        return put_quants(f, row, stride, blocks, block_bytes, to);
+    }
     for (size_t b = 0; b < blocks; b++)
         for (size_t at = 0; at < f->bytes; at += f->unit) {
             const uint8_t *from = row + b * block_bytes + f->offset + at;
             for (size_t lane = 0; lane < lanes; lane++, from += stride, to += f->unit) {
-                if (f->unit == 4)
-                    memcpy(to, from, 4);
-                else if (f->unit == 2)
+                if (f->unit == 2)
                     memcpy(to, from, 2);
                 else
                     *to = *from;

@@ -22,8 +22,8 @@ typedef struct fields {
 /* NULL for types that have no other arrangement. */
 const fields *fields_of(dtype type);
 
-/* Writes a field of `blocks` blocks of each of `lanes` rows, one unit after the other of all rows; `row` is that of the
- * first row's first block. Returns what follows. */
+/* Writes a field of `blocks` blocks of each of `lanes` rows (16, of quants), one unit after the other of all rows;
+ * `row` is that of the first row's first block. Returns what follows. */
 uint8_t *fields_put(const field *f, const uint8_t *row, size_t stride, size_t blocks, size_t block_bytes, size_t lanes,
                     uint8_t *to);
 /* The field of one row, as it was, from what fields_put() wrote. Returns what follows there. */
