@@ -40,7 +40,8 @@ counts_tokens() {
 # so, that do not, and that do not stop; then how often each was counted.
 ends_of_all_kinds() {
     local client many='{"prompt":["a","b"],"n":2,"max_tokens":2,"ignore_eos":true}'
-    local endless="{\"prompt\":[\"a\"$(printf ',"b"%.0s' {1..31})],\"max_tokens\":200,\"ignore_eos\":true,\"stream\":true}"
+    local endless
+    endless="{\"prompt\":[\"a\"$(printf ',"b"%.0s' {1..31})],\"max_tokens\":200,\"ignore_eos\":true,\"stream\":true}"
     ask /v1/completions "$many" && [ "$code" = 200 ] || return
     ask /v1/completions "${many%\}},\"stream\":true}" && [ "$code" = 200 ] || return
     ask /v1/completions "{\"prompt\":\"$(printf ' word%.0s' {1..400})\"}" && [ "$code" = 400 ] || return
