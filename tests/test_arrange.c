@@ -126,6 +126,7 @@ static void test_not_arranged(void **state)
     mp_engine_close(e);
     assert_arranged(m, NULL);
     mp_model_close(m);
+    assert_arranged(whole, NULL);
 }
 
 /* Under a cap what does not stay in the file is arranged, and for all that come later, in memory or mapped. */

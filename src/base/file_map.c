@@ -200,17 +200,43 @@ static bool whole_pages(const file_map *map, const file_bytes *range, size_t *be
     return *begin < *end;
 }
 
-uint64_t file_map_copy_bytes(const file_map *map, const file_pick *pick)
-{
-    uint64_t within = 0;
+/* Picked pages without a gap, as offsets, and where to look for the next ones. Zeroed: before the first. */
+typedef struct stretch {
     size_t begin, end;
-    for (size_t i = 0; i < pick->n; i++)
-        if (whole_pages(map, &pick->ranges[i], &begin, &end)) within += end - begin;
-    return pick->only ? within : map->len - within;
+    size_t range, behind; /* ranges and bytes that are done with */
+} stretch;
+
+static bool next_stretch(const file_map *map, const file_pick *pick, stretch *s)
+{
+    size_t begin, end;
+    while (s->range < pick->n) {
+        if (!whole_pages(map, &pick->ranges[s->range++], &begin, &end)) continue;
+        s->begin = pick->only ? begin : s->behind;
+        s->end = pick->only ? end : begin;
+        s->behind = end;
+        if (s->begin < s->end) return true;
+    }
+    s->begin = pick->only ? map->len : s->behind;
+    s->end = s->behind = map->len;
+    return s->begin < s->end;
 }
 
-mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, struct pool *p, file_tick_fn tick,
-                        void *user, mp_error *err)
+uint64_t file_map_copy_bytes(const file_map *map, const file_pick *pick)
+{
+    uint64_t total = 0;
+    for (stretch s = {0}; next_stretch(map, pick, &s);) total += s.end - s.begin;
+    return total;
+}
+
+/* Pages that are left, of a mapping of which all others are copied. */
+static void drop(const file_map *map, size_t begin, size_t end)
+{
+    if (begin < end)
+        madvise((uint8_t *)(uintptr_t)map->data + begin, end - begin, MADV_DONTNEED); /* advice, as above */
+}
+
+mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, pool *p, file_tick_fn tick, void *user,
+                        mp_error *err)
 {
     copy_job job = {.map = map,
                     .path = path,
@@ -219,34 +245,20 @@ mp_status file_map_copy(file_map *map, const char *path, const file_pick *pick, 
                     .user = user,
                     .total = file_map_copy_bytes(map, pick),
                     .err = err};
-    size_t at = 0, begin, end;
-    for (size_t i = 0; i < pick->n; i++) {
-        if (!whole_pages(map, &pick->ranges[i], &begin, &end)) continue;
-        if (pick->only)
-            MP_TRY(copy_pages(&job, begin, end));
-        else if (begin > at)
-            MP_TRY(copy_pages(&job, at, begin));
-        if (!pick->only)
-            madvise((uint8_t *)(uintptr_t)map->data + begin, end - begin, MADV_DONTNEED); /* advice, as above */
-        at = end;
+    size_t at = 0;
+    for (stretch s = {0}; next_stretch(map, pick, &s); at = s.end) {
+        if (!pick->only) drop(map, at, s.begin);
+        MP_TRY(copy_pages(&job, s.begin, s.end));
     }
-    return !pick->only && map->len > at ? copy_pages(&job, at, map->len) : MP_OK;
-}
-
-static mp_status protect(const file_map *map, const char *path, size_t begin, size_t end, bool on, mp_error *err)
-{
-    const int how = on ? PROT_READ : PROT_READ | PROT_WRITE;
-    if (begin >= end || mprotect((uint8_t *)(uintptr_t)map->data + begin, end - begin, how) == 0) return MP_OK;
-    return status_fail_errno(err, errno, "protect memory of", path);
+    if (!pick->only) drop(map, at, map->len);
+    return MP_OK;
 }
 
 mp_status file_map_write_protect(const file_map *map, const char *path, const file_pick *pick, bool on, mp_error *err)
 {
-    size_t at = 0, begin, end;
-    for (size_t i = 0; i < pick->n; i++) {
-        if (!whole_pages(map, &pick->ranges[i], &begin, &end)) continue;
-        MP_TRY(pick->only ? protect(map, path, begin, end, on, err) : protect(map, path, at, begin, on, err));
-        at = end;
-    }
-    return pick->only ? MP_OK : protect(map, path, at, map->len, on, err);
+    const int how = on ? PROT_READ : PROT_READ | PROT_WRITE;
+    for (stretch s = {0}; next_stretch(map, pick, &s);)
+        if (mprotect((uint8_t *)(uintptr_t)map->data + s.begin, s.end - s.begin, how) != 0)
+            return status_fail_errno(err, errno, "protect memory of", path);
+    return MP_OK;
 }

@@ -232,7 +232,7 @@ mp_status gguf_copy_to_memory(gguf *g, const file_pick *pick, struct pool *p, fi
 mp_status gguf_write_protect(const gguf *g, const file_pick *pick, bool on, mp_error *err)
 {
     for (int i = 0; i < g->n_parts; i++)
-        if (g->parts[i].map.data) MP_TRY(file_map_write_protect(&g->parts[i].map, g->parts[i].path, pick, on, err));
+        MP_TRY(file_map_write_protect(&g->parts[i].map, g->parts[i].path, pick, on, err));
     return MP_OK;
 }
 

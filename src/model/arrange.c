@@ -105,7 +105,7 @@ static void regroup_tiles(arrange_job *j, moe_layer *l)
     l->w.down_tiles = job.together;
 }
 
-/* What is multiplied by whole sixteens of rows: */
+/* What is multiplied by whole sixteens of rows. */
 static mp_status interleave_layer(arrange_job *j, mp_model *m, uint32_t l, mp_error *err)
 {
     layer_weights *w = &m->layers[l];
@@ -150,7 +150,6 @@ static mp_status arrange_all(arrange_job *j, mp_model *m, bool experts, const ke
 mp_status model_arrange(mp_model *m, bool experts, const kernels *k, pool *p, mp_error *err)
 {
     arrange_job job = {.pool = p};
-    if (!k->rows16 && !k->blocks32) return MP_OK;
     const mp_status status = arrange_all(&job, m, experts, k, err);
     free(job.scratch);
     return status;

@@ -115,9 +115,9 @@ static inline bool model_stays_mapped(const mp_model *m, uint64_t memory)
  * pays. MP_E_INVALID where weights are there, but arranged for kernels other than `k`. `progress` may be NULL. */
 mp_status model_settle(const mp_model *m, uint64_t memory, const kernels *k, pool *p, mp_progress_fn progress,
                        void *user, mp_error *err);
-/* arrange.c: interleaves rows and puts tiles in blocks where k takes them so, and brings together what each of p's
- * threads reads; of experts, too, or of all else, which may be written to. Engines with other numbers of threads read
- * it, too. */
+/* arrange.c: interleaves rows and puts tiles in blocks as k takes them (one of them at least), and brings together what
+ * each of p's threads reads; of experts, too, or of all else, which may be written to. Engines with other numbers of
+ * threads read it, too. */
 mp_status model_arrange(mp_model *m, bool experts, const kernels *k, pool *p, mp_error *err);
 
 /* A proxy gate scores a sub-expert by its first neurons. Where the experts stay on disk these are kept in memory,
