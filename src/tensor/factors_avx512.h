@@ -131,16 +131,15 @@ INLINE void unit_weights(dtype type, const row_block *b, size_t g, size_t u, vi 
 /* q: [run][group], four rows in a word; signed and of one token, with the start that makes up for unsigned weights, or
  * unsigned from MIDDLE; min: sum_j a_j min_j. */
 typedef struct factors {
-    uint32_t q[2 * STRIP_UNITS][GROUPS];
+    uint32_t q[STRIP_UNITS][2 * GROUPS];
     int32_t start[2 * STRIP_UNITS];
     float beta[2 * STRIP_UNITS], min[2 * STRIP_UNITS];
 } __attribute__((aligned(64))) factors;
 
-/* 16-bit factors of two runs, in the order of share, as [run][group][4 rows] bytes. */
-INLINE vi pack_factors(vi q0, vi q1)
+/* Where packing 16-bit factors of two runs, in the order of share, leaves the four of group g of run r. */
+INLINE uint32_t factor_of(const factors *f, size_t r, size_t g)
 {
-    const vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_epi32(order, _mm512_packs_epi16(q0, q1));
+    return f->q[r / 2][g % 4 * 4 + r % 2 * 2 + g / 4];
 }
 
 /* Words t of every lane: all lanes of vector t. */
@@ -205,8 +204,8 @@ INLINE void token_factors(dtype type, bool from_middle, const row_block *b, cons
     for (size_t r = 0; r < runs; r += 2) {
         const vi q0 = _mm512_mulhrs_epi16(v->words, _mm512_load_si512(b->share[r]));
         const vi q1 = _mm512_mulhrs_epi16(v->words, _mm512_load_si512(b->share[r + 1]));
-        const vi bytes = pack_factors(q0, q1);
-        _mm512_store_si512(out->q[r], from_middle ? _mm512_xor_si512(bytes, middle) : bytes);
+        const vi bytes = _mm512_packs_epi16(q0, q1);
+        _mm512_store_si512(out->q[r / 2], from_middle ? _mm512_xor_si512(bytes, middle) : bytes);
         if (from_middle) continue;
         across[r] = _mm512_madd_epi16(q0, _mm512_set1_epi16(1));
         across[r + 1] = _mm512_madd_epi16(q1, _mm512_set1_epi16(1));

@@ -18,8 +18,8 @@ INLINE size_t unit_runs(dtype type)
 /* Group g of a token's factors for the two vectors of unit u. */
 INLINE void unit_factors(dtype type, const factors *f, size_t u, size_t g, vi *q)
 {
-    q[0] = _mm512_set1_epi32((int)f->q[unit_runs(type) * u][g]);
-    q[1] = unit_runs(type) == 1 ? q[0] : _mm512_set1_epi32((int)f->q[2 * u + 1][g]);
+    q[0] = _mm512_set1_epi32((int)factor_of(f, unit_runs(type) * u, g));
+    q[1] = unit_runs(type) == 1 ? q[0] : _mm512_set1_epi32((int)factor_of(f, 2 * u + 1, g));
 }
 
 INLINE void add_sums(dtype type, const factors *f, size_t u, const vi *sums, float *y)
