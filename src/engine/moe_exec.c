@@ -22,6 +22,13 @@ static size_t max_pairs(const moe_exec *m)
     return m->cap * moe_full_budget(&m->shape);
 }
 
+/* Tiles of down rows in a work item, at most: see run_down_tiles(). */
+static size_t most_down_tiles(const moe_exec *m)
+{
+    const size_t tiles = moe_tiles(&m->shape);
+    return tiles % m->threads == 0 ? tiles / m->threads : 1;
+}
+
 void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_neurons)
 {
     const moe_shape *s = &m->shape;
@@ -51,7 +58,10 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
     m->up = arena_take(a, threads * cap, up_width(s) * sizeof *m->up);
     m->ptrs = arena_take(a, threads * 4 * cap, sizeof *m->ptrs);
     moe_disk_layout(a, m);
-    if (s->tile) return;
+    if (s->tile) {
+        m->sums = arena_take(a, threads * cap, most_down_tiles(m) * s->tile * sizeof *m->sums);
+        return;
+    }
     acts_layout(a, &m->hidden_acts, s->width, max_pairs(m));
     m->down_tmp = arena_take(a, threads * cap, MOE_DOWN_ROWS * sizeof *m->down_tmp);
 }
@@ -232,7 +242,9 @@ static const void *down_tile_at(const apply_job *j, size_t first, size_t g)
     return j->m->at[1][g] + moe_down_offset(j->pass->layer, (uint32_t)first);
 }
 
-/* A few runs of W outputs, side by side, for one range of tokens. */
+/* A few runs of W outputs, side by side, for one range of tokens. They are summed up in memory of the thread's own: in
+ * y, where threads' outputs are neighbours, a core that reads ahead would take lines away from another that adds to
+ * them. */
 static void down_tile_item(void *arg, size_t item, unsigned thread)
 {
     const apply_job *j = arg;
@@ -241,10 +253,14 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
     const tensor *w = &j->pass->layer->w.down_t;
     const size_t first = item / j->ranges * j->tiles_per_item, range = item % j->ranges;
     const size_t tokens = j->pass->tokens, t0 = tokens * range / j->ranges, t1 = tokens * (range + 1) / j->ranges;
-    float **y = m->ptrs + (size_t)thread * 4 * m->cap;
+    const size_t width = j->tiles_per_item * s->tile;
+    float **y = m->ptrs + (size_t)thread * 4 * m->cap, *sums = m->sums + thread * m->cap * width;
+    float *const out = j->pass->y + first * s->tile;
     const float **a = (const float **)(y + m->cap);
-    for (size_t t = t0; j->first == 0 && t < t1; t++)
-        memset(j->pass->y + t * s->d + first * s->tile, 0, j->tiles_per_item * s->tile * sizeof **y);
+    if (j->first == 0)
+        memset(sums, 0, (t1 - t0) * width * sizeof *sums);
+    else
+        for (size_t t = t0; t < t1; t++) memcpy(sums + (t - t0) * width, out + t * s->d, width * sizeof *sums);
     for (size_t g = j->first; g < j->end; g++) {
         size_t begin = m->group_start[m->active[g]], end = m->group_start[m->active[g] + 1];
         if (j->ranges > 1) {
@@ -254,11 +270,12 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
         }
         for (size_t p = begin; p < end; p++) {
             a[p - begin] = m->hidden + p * s->part_width;
-            y[p - begin] = j->pass->y + m->pair_token[p] * (size_t)s->d + first * s->tile;
+            y[p - begin] = sums + (m->pair_token[p] - t0) * width;
         }
         m->x->k->rows_accumulate(w->type, s->tile, j->tiles_per_item, down_tile_at(j, first, g), w->row_bytes,
                                  s->part_width, a, y, end - begin, down_tile_at(j, first, g + 1));
     }
+    for (size_t t = t0; t < t1; t++) memcpy(out + t * s->d, sums + (t - t0) * width, width * sizeof *sums);
 }
 
 /* A thread takes neighbouring tiles of every sub-expert: memory is read faster in long pieces, and the hidden rows that
@@ -268,11 +285,11 @@ static void run_down_tiles(apply_job *j)
 {
     pool *p = j->m->x->pool;
     const size_t tiles = moe_tiles(&j->m->shape), together = moe_tiles_together(j->pass->layer),
-                 threads = pool_threads(p), wanted = 4 * threads, tokens = j->pass->tokens;
+                 threads = j->m->threads, most = most_down_tiles(j->m), wanted = 4 * threads, tokens = j->pass->tokens;
     j->tiles_per_item = 1;
-    if (tiles % threads == 0 && together % (tiles / threads) == 0)
-        j->tiles_per_item = tiles / threads;
-    else if (tiles % threads == 0 && tiles / threads % together == 0)
+    if (tiles % threads == 0 && together % most == 0)
+        j->tiles_per_item = most;
+    else if (tiles % threads == 0 && most % together == 0)
         j->tiles_per_item = together;
     else if (tiles < wanted)
         j->ranges = (wanted + tiles - 1) / tiles;
