@@ -23,13 +23,16 @@ INLINE size_t blocks32_scale_bytes(dtype type)
     return blocks32_halves(type) + blocks32_levels(type);
 }
 
-/* The scales of fewer than 16 rows at `from`, spread out as those of 16. */
+/* The scales of fewer than 16 rows at `from`, spread out as those of 16, of which the rest are zero. */
 INLINE void blocks32_spread(dtype type, const uint8_t *from, size_t rows, uint8_t *out)
 {
-    memset(out, 0, LANES * blocks32_scale_bytes(type));
+    const __mmask16 there = (__mmask16)((1u << rows) - 1);
+#pragma GCC unroll 8
     for (size_t i = 0; i < blocks32_halves(type) / 2; i++, from += 2 * rows, out += 2 * LANES)
-        memcpy(out, from, 2 * rows);
-    for (size_t i = 0; i < blocks32_levels(type); i++, from += rows, out += LANES) memcpy(out, from, rows);
+        _mm256_storeu_si256((__m256i *)(void *)out, _mm256_maskz_loadu_epi16(there, from));
+#pragma GCC unroll 16
+    for (size_t i = 0; i < blocks32_levels(type); i++, from += rows, out += LANES)
+        _mm_storeu_si128((__m128i *)(void *)out, _mm_maskz_loadu_epi8(there, from));
 }
 
 INLINE void blocks32_scales(dtype type, const uint8_t *from, size_t rows, run_scales *out)
