@@ -275,38 +275,15 @@ INLINE void multiply_all(dtype type, bool b32, const passage *p, const row_block
     }
 }
 
-INLINE void multiply_strip(dtype type, bool b32, const passage *p, size_t strip)
+INLINE void multiply_block(dtype type, bool b32, const passage *p, const row_block *b, size_t column)
 {
-    const size_t column = strip_column(p->args, strip);
-    row_block b;
     unpacked_ints w;
-    if (b32)
-        blocks32_begin(type, p->args, p->j0, strip, &b);
-    else
-        block_begin(type, p->args, p->j0, strip, &b);
     if (p->tokens <= FACTOR_TOKENS) {
-        multiply_all(type, b32, p, &b, NULL, column);
-    } else {
-        unpack_ints(type, b32, &b, &w);
-        multiply_all(type, b32, p, &b, &w, column);
+        multiply_all(type, b32, p, b, NULL, column);
+        return;
     }
-}
-
-enum { STRIPS_TOGETHER = 4 };
-
-/* One token with n strips of tiles in blocks: what their scales and factors wait for goes side by side. More tokens
- * have enough of their own to do meanwhile. */
-INLINE void multiply_strips(dtype type, const passage *p, size_t strip, size_t n)
-{
-    const accumulate_args *args = p->args;
-    row_block b[STRIPS_TOGETHER];
-    factors f[STRIPS_TOGETHER];
-    for (size_t i = 0; i < n; i++) blocks32_begin(type, args, p->j0, strip + i, &b[i]);
-    for (size_t i = 0; i < n; i++) token_factors(type, false, &b[i], p->v, args->a[p->t0] + p->j0, &f[i]);
-    for (size_t i = 0; i < n; i++) {
-        asking next = ask_part(type, &b[i], 0, 1, 1);
-        direct_one(type, true, &b[i], &f[i], &next, args->y[p->t0] + strip_column(args, strip + i));
-    }
+    unpack_ints(type, b32, b, &w);
+    multiply_all(type, b32, p, b, &w, column);
 }
 
 INLINE void ints_run(dtype type, bool b32, const accumulate_args *args)
@@ -319,13 +296,13 @@ INLINE void ints_run(dtype type, bool b32, const accumulate_args *args)
         for (p.t0 = 0; p.t0 < args->tokens; p.t0 += VALUES) {
             p.tokens = args->tokens - p.t0 < VALUES ? args->tokens - p.t0 : VALUES;
             passage_values(&p);
-            for (size_t strip = 0, n; strip < strips; strip += n) {
-                n = b32 && p.tokens == 1 ? strips - strip : 1;
-                if (n > STRIPS_TOGETHER) n = STRIPS_TOGETHER;
-                if (b32 && p.tokens == 1)
-                    multiply_strips(type, &p, strip, n);
+            for (size_t strip = 0; strip < strips; strip++) {
+                row_block b;
+                if (b32)
+                    blocks32_begin(type, args, p.j0, strip, &b);
                 else
-                    multiply_strip(type, b32, &p, strip);
+                    block_begin(type, args, p.j0, strip, &b);
+                multiply_block(type, b32, &p, &b, strip_column(args, strip));
             }
         }
     }
