@@ -42,7 +42,7 @@ typedef struct bench {
     bool csv;
 } bench;
 
-/* Aligned as the engine's memory is. */
+/* Aligned to lines, as the engine's memory is. */
 static void *must_alloc(size_t bytes)
 {
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);

@@ -283,7 +283,6 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
  * even, tiles are shared out one by one. */
 static void run_down_tiles(apply_job *j)
 {
-    pool *p = j->m->x->pool;
     const size_t tiles = moe_tiles(&j->m->shape), together = moe_tiles_together(j->pass->layer),
                  threads = j->m->threads, most = most_down_tiles(j->m), wanted = 4 * threads, tokens = j->pass->tokens;
     j->tiles_per_item = 1;
@@ -294,7 +293,7 @@ static void run_down_tiles(apply_job *j)
     else if (tiles < wanted)
         j->ranges = (wanted + tiles - 1) / tiles;
     if (j->ranges > tokens) j->ranges = tokens;
-    pool_for(p, tiles / j->tiles_per_item * j->ranges, down_tile_item, j);
+    pool_for(j->m->x->pool, tiles / j->tiles_per_item * j->ranges, down_tile_item, j);
 }
 
 /* ---- down, whole experts ---- */

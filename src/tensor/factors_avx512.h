@@ -128,8 +128,8 @@ INLINE void unit_weights(dtype type, const row_block *b, size_t g, size_t u, vi 
 
 /* ---- a token's factors ------------------------------------------------------------------------------------------ */
 
-/* q: [run][group], four rows in a word; signed and of one token, with the start that makes up for unsigned weights, or
- * unsigned from MIDDLE; min: sum_j a_j min_j. */
+/* q: four rows in a word, of two runs as packing leaves them (factor_of()); signed and of one token, with the start
+ * that makes up for unsigned weights, or unsigned from MIDDLE; min: sum_j a_j min_j. */
 typedef struct factors {
     uint32_t q[STRIP_UNITS][2 * GROUPS];
     int32_t start[2 * STRIP_UNITS];
