@@ -26,13 +26,12 @@ INLINE size_t blocks32_scale_bytes(dtype type)
 /* The scales of fewer than 16 rows at `from`, spread out as those of 16, of which the rest are zero. */
 INLINE void blocks32_spread(dtype type, const uint8_t *from, size_t rows, uint8_t *out)
 {
-    const __mmask16 there = (__mmask16)((1u << rows) - 1);
 #pragma GCC unroll 8
     for (size_t i = 0; i < blocks32_halves(type) / 2; i++, from += 2 * rows, out += 2 * LANES)
-        _mm256_storeu_si256((__m256i *)(void *)out, _mm256_maskz_loadu_epi16(there, from));
+        _mm256_storeu_si256((__m256i *)(void *)out, _mm256_maskz_loadu_epi16(part(rows), from));
 #pragma GCC unroll 16
     for (size_t i = 0; i < blocks32_levels(type); i++, from += rows, out += LANES)
-        _mm_storeu_si128((__m128i *)(void *)out, _mm_maskz_loadu_epi8(there, from));
+        _mm_storeu_si128((__m128i *)(void *)out, _mm_maskz_loadu_epi8(part(rows), from));
 }
 
 INLINE void blocks32_scales(dtype type, const uint8_t *from, size_t rows, run_scales *out)
