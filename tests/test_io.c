@@ -175,7 +175,7 @@ static void check_resident(const char *backend)
     assert_int_equal(write(to[1], &byte, 1), 1);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
-    /* It did fill the cap, and stayed in it. A sanitizer keeps notes on memory, an eighth of it. */
+    /* It did fill the cap, and stayed in it. A sanitizer keeps notes, on memory and for threads. */
     const size_t notes = getenv("SANITIZE") ? (CAP + TABLES) / 8 : 0;
     assert_in_range(most - before, CAP / 2, CAP + TABLES + notes);
     for (int i = 0; i < 2; i++) close(to[i]);

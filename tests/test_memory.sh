@@ -30,7 +30,7 @@ stays_under_its_cap() {
     local experts others
     experts=$(planned weights_experts) others=$(planned weights_other)
     local most=$((experts / 4 + others + (64 << 20)))
-    [ -z "${SANITIZE:-}" ] || most=$((most + most / 8)) # a sanitizer keeps notes on memory, an eighth of it
+    [ -z "${SANITIZE:-}" ] || most=$((most + most / 8)) # a sanitizer keeps notes, on memory and for threads
     echo "peak $(peak), experts $experts, others $others" && [ "$(peak)" -le "$most" ] &&
         [ "$most" -lt $((experts + others)) ]
 }
