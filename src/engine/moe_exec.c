@@ -29,6 +29,13 @@ static size_t most_down_tiles(const moe_exec *m)
     return tiles % m->threads == 0 ? tiles / m->threads : 1;
 }
 
+/* A token's sums stand a line further on than they are long: rows that are a power of two apart share few places in a
+ * cache. */
+static size_t sums_stride(size_t width)
+{
+    return width + 64 / sizeof(float);
+}
+
 void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_neurons)
 {
     const moe_shape *s = &m->shape;
@@ -59,7 +66,7 @@ void moe_exec_layout(arena *a, moe_exec *m, uint32_t max_rank, uint32_t proxy_ne
     m->ptrs = arena_take(a, threads * 4 * cap, sizeof *m->ptrs);
     moe_disk_layout(a, m);
     if (s->tile) {
-        m->sums = arena_take(a, threads * cap, most_down_tiles(m) * s->tile * sizeof *m->sums);
+        m->sums = arena_take(a, threads * cap, sums_stride(most_down_tiles(m) * s->tile) * sizeof *m->sums);
         return;
     }
     acts_layout(a, &m->hidden_acts, s->width, max_pairs(m));
@@ -253,14 +260,14 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
     const tensor *w = &j->pass->layer->w.down_t;
     const size_t first = item / j->ranges * j->tiles_per_item, range = item % j->ranges;
     const size_t tokens = j->pass->tokens, t0 = tokens * range / j->ranges, t1 = tokens * (range + 1) / j->ranges;
-    const size_t width = j->tiles_per_item * s->tile;
-    float **y = m->ptrs + (size_t)thread * 4 * m->cap, *sums = m->sums + thread * m->cap * width;
+    const size_t width = j->tiles_per_item * s->tile, bytes = width * sizeof(float), stride = sums_stride(width);
+    float **y = m->ptrs + (size_t)thread * 4 * m->cap, *sums = m->sums + thread * m->cap * stride;
     float *const out = j->pass->y + first * s->tile;
     const float **a = (const float **)(y + m->cap);
     if (j->first == 0)
-        memset(sums, 0, (t1 - t0) * width * sizeof *sums);
+        memset(sums, 0, (t1 - t0) * stride * sizeof *sums);
     else
-        for (size_t t = t0; t < t1; t++) memcpy(sums + (t - t0) * width, out + t * s->d, width * sizeof *sums);
+        for (size_t t = t0; t < t1; t++) memcpy(sums + (t - t0) * stride, out + t * s->d, bytes);
     for (size_t g = j->first; g < j->end; g++) {
         size_t begin = m->group_start[m->active[g]], end = m->group_start[m->active[g] + 1];
         if (j->ranges > 1) {
@@ -270,12 +277,12 @@ static void down_tile_item(void *arg, size_t item, unsigned thread)
         }
         for (size_t p = begin; p < end; p++) {
             a[p - begin] = m->hidden + p * s->part_width;
-            y[p - begin] = sums + (m->pair_token[p] - t0) * width;
+            y[p - begin] = sums + (m->pair_token[p] - t0) * stride;
         }
         m->x->k->rows_accumulate(w->type, s->tile, j->tiles_per_item, down_tile_at(j, first, g), w->row_bytes,
                                  s->part_width, a, y, end - begin, down_tile_at(j, first, g + 1));
     }
-    for (size_t t = t0; t < t1; t++) memcpy(out + t * s->d, sums + (t - t0) * width, width * sizeof *sums);
+    for (size_t t = t0; t < t1; t++) memcpy(out + t * s->d, sums + (t - t0) * stride, bytes);
 }
 
 /* A thread takes neighbouring tiles of every sub-expert: memory is read faster in long pieces, and the hidden rows that
