@@ -5,43 +5,26 @@
 
 #include "engine/moe_exec.h"
 
-#define TOKENS_PER_ITEM 8
-
 typedef struct choose_job {
     moe_exec *m;
     const moe_layer *layer;
-    const acts *in;
     const uint32_t *points;
-    size_t tokens;
-    void (*token)(const struct choose_job *job, size_t t, unsigned thread);
+    void (*score)(const struct choose_job *job, size_t i, uint32_t k, unsigned thread);
 } choose_job;
 
-static void choose_item(void *arg, size_t item, unsigned thread)
-{
-    const choose_job *j = arg;
-    const size_t end = (item + 1) * TOKENS_PER_ITEM < j->tokens ? (item + 1) * TOKENS_PER_ITEM : j->tokens;
-    for (size_t t = item * TOKENS_PER_ITEM; t < end; t++) j->token(j, t, thread);
-}
+/* ---- gates: each scores the sub-experts of expert k of gated token i ---- */
 
-static void for_tokens(choose_job *job)
-{
-    pool_for(job->m->x->pool, (job->tokens + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM, choose_item, job);
-}
-
-/* ---- gates ---- */
-
-static void score_linear(const choose_job *j, size_t i, unsigned thread)
+static void score_linear(const choose_job *j, size_t i, uint32_t k, unsigned thread)
 {
     (void)thread;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
     const size_t t = m->gated[i];
-    float *scores = m->scores + t * moe_full_budget(s);
-    for (uint32_t k = 0; k < s->n_used; k++)
-        for (uint32_t n = 0; n < s->n_parts; n++) scores[k * s->n_parts + n] = logf(m->mix[t * s->n_used + k]);
+    float *scores = m->scores + t * moe_full_budget(s) + (size_t)k * s->n_parts;
+    for (uint32_t n = 0; n < s->n_parts; n++) scores[n] = logf(m->mix[t * s->n_used + k]);
 }
 
-static void score_probe(const choose_job *j, size_t i, unsigned thread)
+static void score_probe(const choose_job *j, size_t i, uint32_t k, unsigned thread)
 {
     (void)thread;
     moe_exec *m = j->m;
@@ -49,38 +32,36 @@ static void score_probe(const choose_job *j, size_t i, unsigned thread)
     const moe_weights *w = &j->layer->w;
     const size_t t = m->gated[i];
     const void *in = acts_for(w->probe_in.data ? &m->z_acts : &m->gate_in, &w->probe)[i];
-    for (uint32_t k = 0; k < s->n_used; k++) {
-        const uint32_t first = m->experts[t * s->n_used + k] * s->n_parts;
-        const float log_mix = logf(m->mix[t * s->n_used + k]);
-        float *scores = m->scores + t * moe_full_budget(s) + (size_t)k * s->n_parts;
-        m->x->k->rows_dot(w->probe.type, w->probe.cols, tensor_row(&w->probe, 0, first), w->probe.row_bytes, s->n_parts,
-                          &in, &scores, 1, NULL);
-        for (uint32_t n = 0; n < s->n_parts; n++) scores[n] += w->probe_bias[first + n] + log_mix;
-    }
+    const uint32_t *expert = m->experts + t * s->n_used + k, first = *expert * s->n_parts;
+    const void *next = k + 1 < s->n_used ? tensor_row(&w->probe, 0, expert[1] * s->n_parts) : NULL;
+    const float log_mix = logf(m->mix[t * s->n_used + k]);
+    float *scores = m->scores + t * moe_full_budget(s) + (size_t)k * s->n_parts;
+    m->x->k->rows_dot(w->probe.type, w->probe.cols, tensor_row(&w->probe, 0, first), w->probe.row_bytes, s->n_parts,
+                      &in, &scores, 1, next);
+    for (uint32_t n = 0; n < s->n_parts; n++) scores[n] += w->probe_bias[first + n] + log_mix;
 }
 
 /* Mean |a| over the first r neurons of a set; the activations are kept for when it runs. */
-static void score_proxy(const choose_job *j, size_t i, unsigned thread)
+static void score_proxy(const choose_job *j, size_t i, uint32_t k, unsigned thread)
 {
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
     const tensor *w = &j->layer->w.gate_up;
     const uint32_t r = j->layer->proxy_neurons;
-    const size_t t = m->gated[i], bytes = r * w->row_bytes;
+    const size_t t = m->gated[i], bytes = r * w->row_bytes, first = t * moe_full_budget(s) + (size_t)k * s->n_parts;
     const uint8_t *kept = m->disk.proxies ? m->disk.proxies[j->layer->number] : NULL;
     const void *in = acts_for(&m->gate_in, w)[i];
     float *up = m->proxy_up + (size_t)thread * r;
-    for (uint32_t slot = 0; slot < moe_full_budget(s); slot++) {
-        const size_t at = t * moe_full_budget(s) + slot;
-        const uint32_t k = slot / s->n_parts, sub = m->experts[t * s->n_used + k] * s->n_parts + slot % s->n_parts;
-        float *a = m->proxy + at * r, sum = 0;
+    for (uint32_t n = 0; n < s->n_parts; n++) {
+        const uint32_t sub = m->experts[t * s->n_used + k] * s->n_parts + n;
+        float *a = m->proxy + (first + n) * r, sum = 0;
         const uint8_t *gate_rows = kept ? kept + (size_t)sub * 2 * bytes : tensor_row(w, sub, 0);
         const uint8_t *up_rows = kept ? gate_rows + bytes : tensor_row(w, sub, s->part_width);
         m->x->k->rows_dot(w->type, w->cols, gate_rows, w->row_bytes, r, &in, &a, 1, NULL);
         m->x->k->rows_dot(w->type, w->cols, up_rows, w->row_bytes, r, &in, &up, 1, NULL);
         m->x->k->swiglu(a, up, a, r);
-        for (uint32_t n = 0; n < r; n++) sum += fabsf(a[n]);
-        m->scores[at] = logf(sum / (float)r) + logf(m->mix[t * s->n_used + k]);
+        for (uint32_t c = 0; c < r; c++) sum += fabsf(a[c]);
+        m->scores[first + n] = logf(sum / (float)r) + logf(m->mix[t * s->n_used + k]);
     }
 }
 
@@ -110,22 +91,29 @@ static size_t gather_gated(moe_exec *m, const acts *in, const uint32_t *points, 
     return n;
 }
 
+static void score_item(void *arg, size_t item, unsigned thread)
+{
+    const choose_job *j = arg;
+    const uint32_t used = j->m->shape.n_used;
+    j->score(j, item / used, (uint32_t)(item % used), thread);
+}
+
 void moe_exec_score(moe_exec *m, const moe_layer *layer, const acts *in, const uint32_t *points, size_t tokens)
 {
     const size_t n = gather_gated(m, in, points, tokens);
     const moe_weights *w = &layer->w;
-    choose_job job = {.m = m, .layer = layer, .in = in, .tokens = n, .token = score_linear};
+    choose_job job = {.m = m, .layer = layer, .score = score_linear};
     if (n == 0) return;
-    if (layer->gate == MP_GATE_PROXY) job.token = score_proxy;
+    if (layer->gate == MP_GATE_PROXY) job.score = score_proxy;
     if (layer->gate == MP_GATE_PROBE) {
-        job.token = score_probe;
+        job.score = score_probe;
         if (w->probe_in.data) {
             m->z_acts.n = w->probe_in.rows;
             linear(m->x, &w->probe_in, &m->gate_in, n, m->z, w->probe_in.rows, m->ptrs);
             acts_set(m->x, &m->z_acts, m->z, n, tensor_is_quantized(&w->probe));
         }
     }
-    for_tokens(&job);
+    pool_for(m->x->pool, n * m->shape.n_used, score_item, &job);
 }
 
 /* ---- selection ---- */
@@ -180,8 +168,9 @@ void moe_exec_mark(const moe_exec *m, const moe_layer *layer, size_t token, uint
     }
 }
 
-static void select_token(const choose_job *j, size_t t, unsigned thread)
+static void select_token(void *arg, size_t t, unsigned thread)
 {
+    const choose_job *j = arg;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
     const uint32_t full = moe_full_budget(s), *experts = m->experts + t * s->n_used;
@@ -202,5 +191,5 @@ static void select_token(const choose_job *j, size_t t, unsigned thread)
 
 void moe_exec_select(moe_exec *m, const moe_layer *layer, const uint32_t *points, size_t tokens)
 {
-    for_tokens(&(choose_job){.m = m, .layer = layer, .points = points, .tokens = tokens, .token = select_token});
+    pool_for(m->x->pool, tokens, select_token, &(choose_job){.m = m, .layer = layer, .points = points});
 }

@@ -3,7 +3,6 @@
 
 #include "engine/moe_exec.h"
 
-#define TOKENS_PER_ITEM 8
 /* Least sum of chosen weights that is divided by: the smallest normal F16, as llama.cpp has it. */
 #define LEAST_SUM 6.103515625e-5f
 /* What is not a number scores this; two of them can be added. */
@@ -12,7 +11,6 @@
 typedef struct route_job {
     moe_exec *m;
     const moe_layer *layer;
-    size_t tokens;
 } route_job;
 
 /* ---- groups ---- */
@@ -79,8 +77,9 @@ static void weigh(const moe_routing *r, float *mix, uint32_t n)
         for (uint32_t i = 0; i < n; i++) mix[i] *= r->scale;
 }
 
-static void route_token(const route_job *j, size_t t, unsigned thread)
+static void route_token(void *arg, size_t t, unsigned thread)
 {
+    const route_job *j = arg;
     moe_exec *m = j->m;
     const moe_shape *s = &m->shape;
     const float *bias = j->layer->w.router_bias;
@@ -103,15 +102,8 @@ static void route_token(const route_job *j, size_t t, unsigned thread)
     weigh(&s->routing, mix, s->n_used);
 }
 
-static void route_item(void *arg, size_t item, unsigned thread)
-{
-    const route_job *j = arg;
-    const size_t end = (item + 1) * TOKENS_PER_ITEM < j->tokens ? (item + 1) * TOKENS_PER_ITEM : j->tokens;
-    for (size_t t = item * TOKENS_PER_ITEM; t < end; t++) route_token(j, t, thread);
-}
-
 void moe_exec_route(moe_exec *m, const moe_layer *layer, const acts *in, size_t tokens)
 {
     linear(m->x, &layer->w.router, in, tokens, m->router, m->shape.n_experts, m->ptrs);
-    pool_for(m->x->pool, (tokens + TOKENS_PER_ITEM - 1) / TOKENS_PER_ITEM, route_item, &(route_job){m, layer, tokens});
+    pool_for(m->x->pool, tokens, route_token, &(route_job){m, layer});
 }
