@@ -16,7 +16,8 @@ void *arena_take(arena *a, size_t count, size_t size)
     return at;
 }
 
-/* Anonymous pages: zeroed, untouched until used, and given back whole. */
+/* Anonymous pages: zeroed, untouched until used, and given back whole. Huge ones where the kernel has them: a step goes
+ * through scratch memory and caches in long strides, where small pages cost a translation each. */
 mp_status arena_reserve(arena *a, const char *what, mp_error *err)
 {
     assert(!a->base);
@@ -26,6 +27,7 @@ mp_status arena_reserve(arena *a, const char *what, mp_error *err)
     if (a->cap == 0) return MP_OK;
     void *memory = mmap(NULL, a->cap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return status_no_memory(err, a->cap, what);
+    madvise(memory, a->cap, MADV_HUGEPAGE); /* advice: failing is harmless */
     a->base = memory;
     return MP_OK;
 }
