@@ -2,7 +2,8 @@
 # Prompt and decode speed beside other engines, on models of real shapes with random weights: llama.cpp where the shape is
 # OLMoE-1B-7B's, ik_llama.cpp (as it comes, and with its options for repacking) where it is 12 layers of Qwen3-30B-A3B's.
 # Both read the very file that our whole model is; ours split runs it at full, half and a quarter of the expert compute.
-# Everybody reads the model into memory: how the page cache happens to hold a file makes a quarter of the speed.
+# Everybody reads the model into memory, and into huge pages, which the peers get from their C library: how the page cache
+# happens to hold a file makes a quarter of the speed, and small pages cost more still where faults are dear.
 # Engines alternate within a round; medians over ROUNDS rounds.
 #
 #   bench/peers.sh [ROUNDS] [THREADS]       defaults 5 and 2; writes docs/results/peers.md and .csv
@@ -45,7 +46,8 @@ model() {
 peer() {
     local binary=$models/$1-llama-bench file=$2 status=0 report
     shift 2
-    report=$("$binary" -m "$file" -mmp 0 -t "$threads" -p 512 -n 128 -r 1 -o json "$@" 2>/dev/null) || status=$?
+    report=$(GLIBC_TUNABLES=glibc.malloc.hugetlb=1 "$binary" -m "$file" -mmp 0 -t "$threads" -p 512 -n 128 -r 1 -o json \
+        "$@" 2>/dev/null) || status=$?
     case $status in
     0) ;;
     132) echo "peers.sh: SKIPPED, $binary uses instructions that this processor lacks" >&2 && return ;;
@@ -102,8 +104,8 @@ done
     echo
     echo "Tokens per second, $threads threads, the same file for all (ours split: the same shape), medians of $rounds alternating rounds"
     echo "and their range, $(date -u +%Y-%m-%d), $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1). llama.cpp c392e5094, ik_llama.cpp 8337e4cd3."
-    echo "\"of the peer\": beside the best peer's median in the same rounds. MoE: time a token spends in router, gate and"
-    echo "experts. Made by bench/peers.sh."
+    echo "All read it into memory, among huge pages. \"of the peer\": beside the best peer's median in the same rounds. MoE: time a"
+    echo "token spends in router, gate and experts. Made by bench/peers.sh."
     awk -f bench/peers.awk "$OUT.csv"
 } >"$OUT.md"
 cat "$OUT.md"
