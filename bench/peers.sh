@@ -2,9 +2,9 @@
 # Prompt and decode speed beside other engines, on models of real shapes with random weights: llama.cpp where the shape is
 # OLMoE-1B-7B's, ik_llama.cpp (as it comes, and with its options for repacking) where it is 12 layers of Qwen3-30B-A3B's.
 # Both read the very file that our whole model is; ours split runs it at full, half and a quarter of the expert compute.
-# Everybody reads the model into memory, and into huge pages, which the peers get from their C library: how the page cache
-# happens to hold a file makes a quarter of the speed, and small pages cost more still where faults are dear.
-# Engines alternate within a round; medians over ROUNDS rounds.
+# Everybody reads the model into memory, as how the page cache happens to hold a file makes a quarter of the speed, and asks for
+# huge pages, the peers through their C library (glibc 2.35 or later): where faults are dear small ones cost more still.
+# Engines alternate within a round, each round begins with another; medians over ROUNDS rounds.
 #
 #   bench/peers.sh [ROUNDS] [THREADS]       defaults 5 and 2; writes docs/results/peers.md and .csv
 #
@@ -90,7 +90,9 @@ echo "shape,type,engine,round,test,tokens_per_s,moe_ms_per_token" >"$OUT.csv"
 for shape in ${SHAPES:-olmoe-1b-7b qwen3-30b-a3b}; do
     for type in ${TYPES:-Q4_0 Q4_K}; do
         for ((i = 1; i <= rounds; i++)); do
-            engines_of "$shape" | while read -r name; do
+            mapfile -t names < <(engines_of "$shape")
+            for ((k = 0; k < ${#names[@]}; k++)); do
+                name=${names[(i + k) % ${#names[@]}]}
                 echo "$shape $type, round $i of $rounds: $name" >&2
                 engine "$name" "$shape" "$type" </dev/null |
                     sed "s/^/$shape,$type,\"$name\",$i,/" >>"$OUT.csv"
@@ -104,8 +106,8 @@ done
     echo
     echo "Tokens per second, $threads threads, the same file for all (ours split: the same shape), medians of $rounds alternating rounds"
     echo "and their range, $(date -u +%Y-%m-%d), $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1). llama.cpp c392e5094, ik_llama.cpp 8337e4cd3."
-    echo "All read it into memory, among huge pages. \"of the peer\": beside the best peer's median in the same rounds. MoE: time a"
-    echo "token spends in router, gate and experts. Made by bench/peers.sh."
+    echo "All read it into memory and ask for huge pages (peers: GLIBC_TUNABLES). \"of the peer\": beside the best peer's median in"
+    echo "the same rounds. MoE: time a token spends in router, gate and experts. Made by bench/peers.sh."
     awk -f bench/peers.awk "$OUT.csv"
 } >"$OUT.md"
 cat "$OUT.md"

@@ -16,8 +16,9 @@ void *arena_take(arena *a, size_t count, size_t size)
     return at;
 }
 
-/* Anonymous pages: zeroed, untouched until used, and given back whole. Huge ones where the kernel has them: a step goes
- * through scratch memory and caches in long strides, where small pages cost a translation each. */
+/* Anonymous pages: zeroed, untouched until used, and given back whole; huge ones where the kernel has them, so that use
+ * goes by 2 MiB. A step takes long strides through scratch memory and caches, where small pages cost a translation
+ * each. */
 mp_status arena_reserve(arena *a, const char *what, mp_error *err)
 {
     assert(!a->base);

@@ -8,7 +8,7 @@
 typedef struct choose_job {
     moe_exec *m;
     const moe_layer *layer;
-    const uint32_t *points;
+    const uint32_t *points; /* of select_token() */
     void (*score)(const struct choose_job *job, size_t i, uint32_t k, unsigned thread);
 } choose_job;
 

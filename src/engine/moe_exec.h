@@ -85,7 +85,7 @@ typedef struct moe_exec {
     float *up;                     /* [threads, cap, rows of a work item]: up, or gate and up */
     acts hidden_acts;              /* whole experts: hidden rows as activations */
     float **ptrs;                  /* [threads, 4, cap] */
-    float *sums;                   /* [threads, cap, outputs of a work item and a line] of down products */
+    float *sums;                   /* [threads, cap, outputs of a work item and a line] of down products, sub-experts */
     float *down_tmp;               /* [threads, cap, MOE_DOWN_ROWS] or fewer tokens of more rows, whole experts */
 
     moe_disk disk;

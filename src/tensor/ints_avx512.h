@@ -167,9 +167,10 @@ INLINE void unpack_ints(dtype type, bool b32, const row_block *b, unpacked_ints 
 }
 
 /* The products of group g with unit u of T tokens. */
-INLINE void add_group(dtype type, size_t T, const unpacked_ints *in, const factors *f, size_t u, size_t g,
+INLINE void add_group(dtype type, size_t T, const unpacked_ints *in, const factors *f, size_t u, size_t g, asking *next,
                       vi (*sums)[2])
 {
+    ask_line(next);
 #pragma GCC unroll 4
     for (size_t t = 0; t < T; t++) {
         vi q[2];
@@ -179,18 +180,20 @@ INLINE void add_group(dtype type, size_t T, const unpacked_ints *in, const facto
     }
 }
 
-/* The products of the first `groups` groups. */
+/* Blocks of 32 rows and, for most tokens, of 24, which most models' sub-experts have, are worth code of their own. */
 INLINE void add_groups(dtype type, size_t T, size_t groups, const unpacked_ints *in, const factors *f, size_t u,
                        asking *next, vi (*sums)[2])
 {
+    if (groups == GROUPS)
 #pragma GCC unroll 8
-    for (size_t g = 0; g < groups; g++) {
-        ask_line(next);
-        add_group(type, T, in, f, u, g, sums);
-    }
+        for (size_t g = 0; g < GROUPS; g++) add_group(type, T, in, f, u, g, next, sums);
+    else if (T == FACTOR_TOKENS && groups == 24 / GROUP)
+#pragma GCC unroll 6
+        for (size_t g = 0; g < 24 / GROUP; g++) add_group(type, T, in, f, u, g, next, sums);
+    else
+        for (size_t g = 0; g < groups; g++) add_group(type, T, in, f, u, g, next, sums);
 }
 
-/* Blocks of 32 and of 24 rows, which the sub-experts of most models have, are worth loops of their own. */
 INLINE void ints_unpacked(dtype type, size_t T, const row_block *b, const unpacked_ints *in, const factors *f,
                           asking *next, float *const *y)
 {
@@ -198,12 +201,7 @@ INLINE void ints_unpacked(dtype type, size_t T, const row_block *b, const unpack
         vi sums[FACTOR_TOKENS][2];
 #pragma GCC unroll 8
         for (size_t i = 0; i < 2 * T; i++) sums[i / 2][i % 2] = in->start[u][i % 2];
-        if (b->groups == GROUPS)
-            add_groups(type, T, GROUPS, in, f, u, next, sums);
-        else if (b->groups == 24 / GROUP)
-            add_groups(type, T, 24 / GROUP, in, f, u, next, sums);
-        else
-            for (size_t g = 0; g < b->groups; g++) add_group(type, T, in, f, u, g, sums);
+        add_groups(type, T, b->groups, in, f, u, next, sums);
 #pragma GCC unroll 4
         for (size_t t = 0; t < T; t++) add_sums(type, &f[t], u, sums[t], y[t]);
     }
