@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "store/slots.h"
@@ -189,11 +188,9 @@ static mp_status take_memory(store *s, mp_error *err)
     lay_out_tables(s, &s->tables);
     MP_TRY(arena_reserve(&s->tables, "the store's tables", err));
     lay_out_tables(s, &s->tables);
-    const size_t bytes = s->n_slots * s->slot_bytes;
-    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) return status_no_memory(err, bytes, "sub-experts; lower the cap");
-    s->data = data;
-    madvise(data, bytes, MADV_HUGEPAGE); /* advice: failing is harmless */
+    arena_take(&s->memory, s->n_slots, s->slot_bytes);
+    MP_TRY(arena_reserve(&s->memory, "sub-experts; lower the cap", err));
+    s->data = arena_take(&s->memory, s->n_slots, s->slot_bytes);
     for (uint32_t p = 0; p + 1 < s->shape.n_parts; p++)
         s->column_start[p + 1] = s->column_start[p] + s->n_slots * s->column_bytes[p];
     for (uint32_t i = 0; i < s->n_units; i++) s->slot_of[i] = STORE_NONE;
@@ -281,7 +278,7 @@ void store_close(store *s)
     while (s->in_flight) reads_wait(s, 0);
     pthread_mutex_unlock(&s->lock);
     if (s->io) s->io_class->close(s->io);
-    if (s->data) munmap(s->data, s->n_slots * s->slot_bytes);
+    arena_clear(&s->memory);
     arena_clear(&s->tables);
     close_files(s);
     for (uint32_t i = 0; i < s->n_sources; i++) free(s->sources[i].path);

@@ -49,8 +49,8 @@ struct store {
     uint64_t slot_bytes, column_bytes[STORE_MAX_PARTS]; /* of each part in a slot */
     uint64_t column_start[STORE_MAX_PARTS];             /* in data */
     uint32_t n_slots, n_units, depth;
-    uint8_t *data; /* [n_slots * slot_bytes] */
-    arena tables;
+    arena tables, memory;
+    uint8_t *data; /* [n_slots * slot_bytes], all of memory */
     const eviction *policy;
     const io_class *io_class;
     void *io;
